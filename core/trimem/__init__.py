@@ -1,0 +1,91 @@
+"""Memory that language models can really use: explicit, resonance and transit memory.
+
+Importing this loads neither torch nor any framework; names are loaded as they are used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from trimem.errors import (
+    BankNotFoundError,
+    ContextLengthError,
+    CorruptTensorError,
+    FingerprintMismatch,
+    InvalidInputError,
+    InvalidNamespaceError,
+    MissingDependencyError,
+    ModelError,
+    SchemaVersionError,
+    StoreError,
+    TrimemError,
+    UnreadableFileError,
+    UnsupportedModelError,
+)
+from trimem.types import Answer, BankStats, ErasureReceipt, Hit, Slot, Timings
+
+if TYPE_CHECKING:
+    from trimem.bank import Bank
+    from trimem.explicit.bank import ExplicitBank
+    from trimem.explicit.config import ExplicitConfig
+    from trimem.explicit.reading import AnswerStream, Reading
+    from trimem.lm.load import load_model
+    from trimem.lm.model import LanguageModel
+    from trimem.text.encoders import Encoder
+
+_LAZY = {
+    "AnswerStream": "trimem.explicit.reading",
+    "Bank": "trimem.bank",
+    "Encoder": "trimem.text.encoders",
+    "ExplicitBank": "trimem.explicit.bank",
+    "ExplicitConfig": "trimem.explicit.config",
+    "LanguageModel": "trimem.lm.model",
+    "Reading": "trimem.explicit.reading",
+    "load_model": "trimem.lm.load",
+}
+
+__all__ = [
+    "Answer",
+    "AnswerStream",
+    "Bank",
+    "BankNotFoundError",
+    "BankStats",
+    "ContextLengthError",
+    "CorruptTensorError",
+    "Encoder",
+    "ErasureReceipt",
+    "ExplicitBank",
+    "ExplicitConfig",
+    "FingerprintMismatch",
+    "Hit",
+    "InvalidInputError",
+    "InvalidNamespaceError",
+    "LanguageModel",
+    "MissingDependencyError",
+    "ModelError",
+    "Reading",
+    "SchemaVersionError",
+    "Slot",
+    "StoreError",
+    "Timings",
+    "TrimemError",
+    "UnreadableFileError",
+    "UnsupportedModelError",
+    "__version__",
+    "load_model",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("trimem")
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'trimem' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,72 @@
+"""Everything trimem raises on purpose.
+
+::
+
+    TrimemError
+    ├── InvalidInputError (ValueError)     an argument is outside what the call accepts
+    │   ├── InvalidNamespaceError          a namespace is missing, empty or malformed
+    │   ├── ContextLengthError             the text does not fit the model's context
+    │   └── UnreadableFileError            a file holds no text that trimem can read
+    ├── MissingDependencyError (ImportError)  an optional package or model is not installed
+    ├── ModelError
+    │   ├── UnsupportedModelError          the model cannot be lent memory
+    │   └── FingerprintMismatch            the bank was made by another model or encoder
+    └── StoreError
+        ├── BankNotFoundError              there is no bank at that place
+        ├── SchemaVersionError             the bank was written by a newer trimem
+        └── CorruptTensorError             a tensor file cannot be read
+
+Each message says what was expected, what came, and what to do about it.
+"""
+
+
+class TrimemError(Exception):
+    """Root of every error raised by trimem."""
+
+
+class InvalidInputError(TrimemError, ValueError):
+    """An argument is outside what the call accepts."""
+
+
+class InvalidNamespaceError(InvalidInputError):
+    """A namespace is missing, empty or malformed."""
+
+
+class ContextLengthError(InvalidInputError):
+    """Memory, prompt and answer together do not fit the model's context."""
+
+
+class UnreadableFileError(InvalidInputError):
+    """A file holds no text that trimem can read."""
+
+
+class MissingDependencyError(TrimemError, ImportError):
+    """An optional package, or the weights it carries, is not installed."""
+
+
+class ModelError(TrimemError):
+    """Something about a language model or encoder does not fit."""
+
+
+class UnsupportedModelError(ModelError):
+    """The model cannot be lent memory."""
+
+
+class FingerprintMismatch(ModelError):  # noqa: N818 - the name users know it by
+    """The bank was made by another model or encoder than the one given."""
+
+
+class StoreError(TrimemError):
+    """Something about what lies on the disk does not fit."""
+
+
+class BankNotFoundError(StoreError):
+    """There is no bank at the given place."""
+
+
+class SchemaVersionError(StoreError):
+    """The bank was written by a newer trimem."""
+
+
+class CorruptTensorError(StoreError):
+    """A tensor file cannot be read."""

@@ -1,0 +1,376 @@
+"""ExplicitBank: documents remembered as attention key-values."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from threading import RLock
+from typing import Any, Literal, overload
+from uuid import uuid4
+
+from trimem.bank import Bank
+from trimem.errors import BankNotFoundError, InvalidInputError
+from trimem.explicit.answering import Answering
+from trimem.explicit.compiler import Compiler
+from trimem.explicit.config import ExplicitConfig
+from trimem.explicit.documents import documents
+from trimem.explicit.identity import MECHANISM, check_config, check_encoder, check_model
+from trimem.explicit.reading import AnswerStream, Reading
+from trimem.explicit.record import Record
+from trimem.explicit.records import Records
+from trimem.explicit.writer import Writer
+from trimem.lm.attach import attach
+from trimem.lm.load import DEFAULT_NAME, load_model
+from trimem.lm.model import LanguageModel
+from trimem.store.metadata import MetadataStore, utc_now
+from trimem.store.search import HybridSearch
+from trimem.store.tensors import TensorStore
+from trimem.text.encoders import Embeddings, Encoder, as_encoder
+from trimem.types import (
+    Answer,
+    BankStats,
+    ErasureReceipt,
+    Hit,
+    Metadata,
+    SlotId,
+    as_namespace,
+    check_k,
+)
+
+DATABASE = "bank.sqlite"
+TENSORS = "tensors"
+
+
+class ExplicitBank(Bank):
+    """Documents compiled once to attention key-values, which a model reads without their text.
+
+    Open one with :meth:`open`. A bank belongs to the model that compiled it; any thread may use it.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        model: LanguageModel | str | Path | None,
+        encoder: Encoder,
+        config: ExplicitConfig | None,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self.folder = folder
+        self._given_model = model
+        self._given_config = config
+        self._encoder = encoder
+        self._store = MetadataStore(folder / DATABASE, clock)
+        self._records = Records(TensorStore(folder / TENSORS))
+        self._search = HybridSearch(self._store)
+        self._clock = clock
+        self._lock = RLock()
+
+    @classmethod
+    def open(
+        cls,
+        path: str | Path,
+        *,
+        model: LanguageModel | str | Path | None = None,
+        encoder: Encoder | Embeddings | str | Path | None = None,
+        config: ExplicitConfig | None = None,
+        create: bool = True,
+        clock: Callable[[], datetime] = utc_now,
+    ) -> ExplicitBank:
+        """Open the bank in a folder, or make a new one there.
+
+        Args:
+            path: The folder.
+            model: The model that compiles and reads, or what :func:`trimem.load_model` takes, which is
+                loaded when it is first needed. None is the one the bank was made by, and for a new
+                bank the small default.
+            encoder: What finds slots by meaning; see :func:`trimem.text.encoders.as_encoder`.
+            config: How to compile; None is what the bank has, and for a new one the defaults.
+            create: Whether to make a bank where there is none.
+            clock: Tells the moment that rows are stamped with.
+
+        Raises:
+            BankNotFoundError: There is none and ``create`` is False.
+            FingerprintMismatch: The bank was compiled by another model.
+            InvalidInputError: The folder is a file, or ``config`` differs from the bank's.
+            SchemaVersionError: The bank was written by a newer trimem.
+        """
+        folder = Path(path)
+        if "://" in str(path) or (folder.exists() and not folder.is_dir()):
+            raise InvalidInputError(f"a bank is a folder, got {path}")
+        if not (folder / DATABASE).exists():
+            if not create:
+                raise BankNotFoundError(f"there is no bank in {folder}; remember something there first")
+            folder.mkdir(parents=True, exist_ok=True)
+        bank = cls(folder, model, as_encoder(encoder), config, clock)
+        try:
+            row = bank._store.bank()
+            if row is not None:
+                check_config(folder, row, config)
+                if isinstance(model, LanguageModel):
+                    check_model(folder, row, model)
+        except BaseException:
+            bank.close()
+            raise
+        return bank
+
+    def __repr__(self) -> str:
+        return f"ExplicitBank({str(self.folder)!r})"
+
+    def close(self) -> None:
+        self._store.close()
+
+    # What the bank is made with
+
+    @cached_property
+    def model(self) -> LanguageModel:
+        """The model that compiles and reads; loaded at the first use if it was given by name.
+
+        Raises:
+            FingerprintMismatch: The bank was compiled by another.
+        """
+        with self._lock:
+            row = self._store.bank()
+            name = self._given_model
+            if isinstance(name, LanguageModel):
+                lm = name
+            elif name is None and row is not None and row.model_name != DEFAULT_NAME:
+                lm = load_model(row.model_name)
+            else:
+                lm = load_model(name)
+            if row is not None:
+                check_model(self.folder, row, lm)
+            return lm
+
+    @cached_property
+    def config(self) -> ExplicitConfig:
+        """How this bank is compiled."""
+        row = self._store.bank()
+        return ExplicitConfig.from_json(row.config) if row is not None else self._given_config or ExplicitConfig()
+
+    @cached_property
+    def compiler(self) -> Compiler:
+        """The model with the bank's configuration.
+
+        Raises:
+            UnsupportedModelError: The model's keys cannot be moved.
+        """
+        with self._lock:
+            return Compiler(self.model, self.config)
+
+    # Writing
+
+    def remember(
+        self,
+        texts: str | Sequence[str],
+        *,
+        namespace: str | Sequence[str],
+        metadata: Metadata | Sequence[Metadata] | None = None,
+        ids: str | Sequence[str] | None = None,
+        compile: bool = True,
+        progress: bool | None = None,
+    ) -> list[SlotId]:
+        """Compile texts and store them; see :meth:`trimem.Bank.remember`.
+
+        Args:
+            texts: One or many. Each is cut on sentence borders into references of at most
+                ``config.reference_tokens`` tokens.
+            namespace: Whose they are.
+            metadata: Stored beside them, one for all or one each.
+            ids: Keys of the texts, one each.
+            compile: False stores and indexes text only: a slot is then compiled when it is first read.
+            progress: Whether to show a bar; None shows it where there is a terminal or a notebook.
+
+        Returns:
+            The slots of all texts, in order, those that were there already included.
+
+        Raises:
+            InvalidInputError: A text is empty, metadata is no JSON object, or the lists differ in
+                length. Nothing is stored then.
+
+        One forward pass over each reference: O(tokens). What an interruption leaves undone, the same
+        call does when it is repeated.
+        """
+        path = as_namespace(namespace)
+        given = documents(texts, metadata, ids)
+        with self._lock:
+            row = self._store.bank() or self._store.create_bank(
+                mechanism=MECHANISM,
+                model_name=self.model.name,
+                model_fingerprint=self.model.fingerprint,
+                encoder_fingerprint=self._encoder.fingerprint,
+                config=self.config.to_json(),
+            )
+            check_encoder(self.folder, row, self._encoder)
+            stored = self._store.documents(path, list(given))
+            unchanged = {
+                key: document.metadata
+                for key, document in given.items()
+                if key in stored and stored[key][0] == document.content_hash
+            }
+            if metadata is not None and unchanged:
+                self._store.update_metadata(path, unchanged)
+            slots = {key: stored[key][1] for key in unchanged}
+            new = [document for key, document in given.items() if key not in unchanged]
+            if new:
+                writer = Writer(self._store, self._records, self._encoder, self.compiler)
+                slots.update(writer.write(path, new, compile=compile, progress=progress))
+        return [slot for key in given for slot in slots[key]]
+
+    def forget(
+        self,
+        *,
+        namespace: str | Sequence[str],
+        ids: str | Collection[str] | None = None,
+        where: Mapping[str, Any] | None = None,
+    ) -> ErasureReceipt:
+        """Erase slots from the disk; see :meth:`trimem.Bank.forget`. O(index) for the words."""
+        path = as_namespace(namespace)
+        chosen = [ids] if isinstance(ids, str) else ids
+        with self._lock:
+            documents, slots = self._store.delete(path, chosen, where)
+            records, freed = self._records.delete(slots)
+        return ErasureReceipt(uuid4().hex, path, documents, tuple(slots), records, freed, self._clock())
+
+    # Reading
+
+    def recall(
+        self, query: str, k: int = 4, *, namespace: str | Sequence[str], where: Mapping[str, Any] | None = None
+    ) -> list[Hit]:
+        """Return the best ``k`` slots for ``query``, best first; see :meth:`trimem.Bank.recall`.
+
+        By words and by meaning at once (:mod:`trimem.store.search`). The language model is not needed.
+
+        Raises:
+            InvalidInputError: The query is empty or k is less than 1.
+            FingerprintMismatch: The bank was made with another encoder.
+        """
+        path = as_namespace(namespace)
+        check_k(k)
+        if not isinstance(query, str) or not query.strip():
+            raise InvalidInputError(f"a query must be a string that is not empty, got {query!r}")
+        row = self._store.bank()
+        if row is None:
+            return []
+        check_encoder(self.folder, row, self._encoder)
+        found = dict(self._search(query, self._encoder.encode_query(query), k, path, where))
+        return [Hit(slot, found[slot.id]) for slot in self._store.slots(list(found))]
+
+    @contextmanager
+    def attach(self, model: LanguageModel | None = None, *, hits: Sequence[Hit]) -> Iterator[Reading]:
+        """Let a model read ``hits`` in every forward pass of a ``with`` block.
+
+        The model reads the bank's prefix, then the hits, the first nearest, then whatever it is given.
+        See :func:`trimem.lm.attach` for what holds in the block.
+
+        Args:
+            model: The model that compiled the bank; None is ``bank.model``.
+            hits: What :meth:`recall` returned; none is allowed.
+
+        Yields:
+            The reading, which tells afterwards how much attention each hit received.
+
+        Raises:
+            FingerprintMismatch: Another model compiled the bank.
+            InvalidInputError: A hit is not in the bank (any more).
+            CorruptTensorError: The tensors of a hit cannot be read.
+        """
+        lm = self.model if model is None else model
+        row = self._store.bank()
+        if lm is not self.model and row is not None:
+            check_model(self.folder, row, lm)
+        compiler = self.compiler if lm is self.model else Compiler(lm, self.config)
+        records = self._read([hit.id for hit in hits], compiler)
+        lengths = tuple(record.tokens for record in records)
+        reading = Reading(tuple(hits), lengths, compiler.prefix.tokens + sum(lengths))
+        with attach(lm, compiler.memory(records), shares=reading.shares):
+            yield reading
+
+    def _read(self, slots: Sequence[SlotId], compiler: Compiler) -> list[Record]:
+        """Read the records of slots, compiling those that are not compiled yet."""
+        texts = {slot.id: slot.text for slot in self._store.slots(slots)}
+        if gone := [slot for slot in slots if slot not in texts]:
+            raise InvalidInputError(f"the bank in {self.folder} does not hold (any more) the slots {gone}")
+        with self._lock:
+            cold = self._records.missing(texts)
+            if cold:
+                sizes: dict[SlotId, int] = {}
+                self._records.compile(compiler, {slot: texts[slot] for slot in texts if slot in cold}, sizes)
+                self._store.set_tensor_bytes(sizes)
+        return self._records.read(slots)
+
+    @overload
+    def ask(
+        self,
+        question: str,
+        *,
+        namespace: str | Sequence[str],
+        k: int = 5,
+        where: Mapping[str, Any] | None = None,
+        max_new_tokens: int = 128,
+        stream: Literal[False] = False,
+        **options: Any,
+    ) -> Answer: ...
+
+    @overload
+    def ask(
+        self,
+        question: str,
+        *,
+        namespace: str | Sequence[str],
+        k: int = 5,
+        where: Mapping[str, Any] | None = None,
+        max_new_tokens: int = 128,
+        stream: Literal[True],
+        **options: Any,
+    ) -> AnswerStream: ...
+
+    def ask(
+        self,
+        question: str,
+        *,
+        namespace: str | Sequence[str],
+        k: int = 5,
+        where: Mapping[str, Any] | None = None,
+        max_new_tokens: int = 128,
+        stream: bool = False,
+        **options: Any,
+    ) -> Answer | AnswerStream:
+        """Answer a question from memory: find the best slots, attach them, generate.
+
+        Only the question goes through the model; the text of the slots does not. Where nothing is
+        found, the model answers without memory and ``hits`` is empty.
+
+        Args:
+            question: The question.
+            namespace: Whose memory to read, and below.
+            k: How many slots at most.
+            where: Filter on metadata, as in :meth:`recall`.
+            max_new_tokens: Most tokens of the answer.
+            stream: True returns the answer as it is spoken.
+            options: Passed to transformers' ``generate``; greedy by default.
+
+        Raises:
+            ContextLengthError: Memory, question and answer do not fit the model's context.
+            InvalidInputError: The question is empty or k is less than 1.
+        """
+        answering = Answering(
+            self.compiler,
+            lambda: self.recall(question, k, namespace=namespace, where=where),
+            lambda hits: self.attach(hits=hits),
+            question,
+            max_new_tokens,
+            options,
+        )
+        return AnswerStream(answering.speak) if stream else answering.speak()
+
+    async def aask(self, question: str, **kwargs: Any) -> Answer:
+        """:meth:`ask`, off the event loop."""
+        return await asyncio.to_thread(lambda: self.ask(question, **kwargs))
+
+    def stats(self, *, namespace: str | Sequence[str] | None = None) -> BankStats:
+        """Count what is stored, in all or under one namespace."""
+        return self._store.stats(None if namespace is None else as_namespace(namespace))

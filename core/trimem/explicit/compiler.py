@@ -1,0 +1,73 @@
+"""A model with a configuration: all it takes to turn texts into records and records into memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+
+from trimem.explicit.config import ExplicitConfig
+from trimem.explicit.prompt import SEPARATOR, prompt_format
+from trimem.explicit.read import place
+from trimem.explicit.record import Record
+from trimem.explicit.write import batches, check_model, encode_prefix, encode_references
+from trimem.lm.memory import Memory
+from trimem.lm.model import LanguageModel
+from trimem.text.chunking import Chunk, Chunker
+
+BATCH_TOKENS = 2048
+"""Most tokens in one forward pass, padding included."""
+
+
+class Compiler:
+    """Compiles references for one model.
+
+    Args:
+        lm: The model.
+        config: The bank's configuration.
+
+    Raises:
+        UnsupportedModelError: The model's keys cannot be moved, or its layers differ in shape.
+    """
+
+    def __init__(self, lm: LanguageModel, config: ExplicitConfig) -> None:
+        check_model(lm)
+        self.lm = lm
+        self.config = config
+        self.format = prompt_format(lm, config.instruction)
+        self._chunker = Chunker(lambda text: len(self.reference(text)), config.reference_tokens)
+
+    @cached_property
+    def prefix(self) -> Record:
+        """The key-values of what stands before all references."""
+        return encode_prefix(self.lm, self.prefix_ids)
+
+    @cached_property
+    def prefix_ids(self) -> list[int]:
+        return self.lm.tokenize(self.format.prefix)
+
+    def reference(self, text: str) -> list[int]:
+        """Return the token ids of one reference, the line break after it included."""
+        return self.lm.tokenize(text + SEPARATOR)
+
+    def question(self, question: str) -> list[int]:
+        """Return the token ids of what follows the references."""
+        return self.lm.tokenize(self.format.question(question))
+
+    def chunks(self, text: str) -> list[Chunk]:
+        """Cut a text into references."""
+        return self._chunker(text)
+
+    def compile(self, texts: Sequence[str]) -> Iterator[dict[int, Record]]:
+        """Encode references, a batch at a time.
+
+        Yields:
+            The records of one batch by their index in ``texts``.
+        """
+        ids = [self.reference(text) for text in texts]
+        for batch in batches([len(reference) for reference in ids], BATCH_TOKENS):
+            records = encode_references(self.lm, self.prefix, [ids[i] for i in batch], self.config)
+            yield dict(zip(batch, records, strict=True))
+
+    def memory(self, records: Sequence[Record]) -> Memory:
+        """Lay the prefix and records before the context, the first record nearest to it."""
+        return place(self.lm, [self.prefix, *reversed(records)])

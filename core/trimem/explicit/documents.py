@@ -1,0 +1,74 @@
+"""What a call of remember() is given, checked and named before anything is stored."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+
+from trimem.errors import InvalidInputError
+from trimem.store.metadata import Document, hash_text
+from trimem.text.chunking import Chunk
+from trimem.types import Metadata, Namespace, SlotId
+
+
+def documents(
+    texts: str | Sequence[str],
+    metadata: Metadata | Sequence[Metadata] | None,
+    ids: str | Sequence[str] | None,
+) -> dict[str, Document]:
+    """Check the arguments of remember() and return its documents by key.
+
+    A text without an id is its own key, so the same text twice is one document; under the same id,
+    the later text counts.
+
+    Raises:
+        InvalidInputError: A text is empty, metadata is no JSON object, or the lists differ in length.
+    """
+    texts = [texts] if isinstance(texts, str) else list(texts)
+    for i, text in enumerate(texts):
+        if not isinstance(text, str) or not text.strip():
+            raise InvalidInputError(f"text {i} must be a string that is not empty, got {text!r}")
+    given = [metadata] * len(texts) if metadata is None or isinstance(metadata, Mapping) else list(metadata)
+    keys = [ids] if isinstance(ids, str) else [hash_text(text)[:16] for text in texts] if ids is None else list(ids)
+    if not len(texts) == len(given) == len(keys):
+        raise InvalidInputError(
+            f"texts, metadata and ids must be of one length, got {len(texts)}, {len(given)} and {len(keys)}"
+        )
+    for key in keys:
+        if not isinstance(key, str) or not key:
+            raise InvalidInputError(f"an id must be a string that is not empty, got {key!r}")
+    return {
+        key: Document(key, text, _checked(about or {})) for key, text, about in zip(keys, texts, given, strict=True)
+    }
+
+
+def slot_id(namespace: Namespace, document: Document, chunk: Chunk) -> SlotId:
+    """Return the id of a chunk: the same whenever the same text is remembered under the same key."""
+    identity = json.dumps([namespace, document.key, document.content_hash, chunk.start])
+    return hashlib.sha256(identity.encode()).hexdigest()[:32]
+
+
+def groups(documents: Iterable[Document], chunks: Mapping[str, Sized], most: int) -> Iterator[list[Document]]:
+    """Split documents into runs of at most ``most`` chunks; a document with more is alone."""
+    group: list[Document] = []
+    total = 0
+    for document in documents:
+        size = len(chunks[document.key])
+        if group and total + size > most:
+            yield group
+            group, total = [], 0
+        group.append(document)
+        total += size
+    if group:
+        yield group
+
+
+def _checked(metadata: Metadata) -> Metadata:
+    try:
+        if isinstance(metadata, Mapping) and all(isinstance(key, str) for key in metadata):
+            checked: Metadata = json.loads(json.dumps(dict(metadata), allow_nan=False))
+            return checked
+    except (TypeError, ValueError):
+        pass
+    raise InvalidInputError(f"metadata must be a mapping that JSON can hold, got {metadata!r}")

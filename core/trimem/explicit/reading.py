@@ -1,0 +1,76 @@
+"""What a model reads at one time, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from trimem.lm.attention import AttentionShares
+from trimem.lm.generate import stream
+from trimem.types import Answer, Hit
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Hits attached to a model, in the order it reads them.
+
+    Attributes:
+        hits: Best match first; the model reads them the other way round, the best nearest to the
+            context.
+        lengths: Tokens of each hit's record, in the order of ``hits``.
+        tokens: Tokens of memory in all, the prefix included.
+        shares: Filled with the attention they receive, as the model runs.
+    """
+
+    hits: tuple[Hit, ...]
+    lengths: tuple[int, ...]
+    tokens: int
+    shares: AttentionShares = field(default_factory=AttentionShares, repr=False)
+
+    def attended(self) -> tuple[Hit, ...]:
+        """Return the hits with the share of attention each received so far.
+
+        Shares are of the attention mass on hits, summed over layers, heads and generated tokens;
+        the prefix and the context itself do not count.
+        """
+        if not self.hits or not self.shares.mass:
+            return self.hits
+        mass = torch.stack(list(self.shares.mass.values())).sum((0, 1)).cpu()
+        last_first = mass.flip(0).split([*self.lengths, self.tokens - sum(self.lengths)])
+        received = torch.stack([tokens.sum() for tokens in last_first[: len(self.hits)]])
+        shares = (received / received.sum().clamp_min(torch.finfo(torch.float32).tiny)).tolist()
+        return tuple(replace(hit, attention=share) for hit, share in zip(self.hits, shares, strict=True))
+
+
+class AnswerStream(Iterator[str]):
+    """An answer as it is spoken: iterate over its pieces, then ask for the whole.
+
+    Args:
+        speak: Generates, given ``on_text`` and ``stop``, and returns the answer.
+    """
+
+    def __init__(self, speak: Callable[[Callable[[str], None], Callable[[], bool]], Answer]) -> None:
+        self._answer: Answer | None = None
+
+        def run(on_text: Callable[[str], None], stop: Callable[[], bool]) -> None:
+            self._answer = speak(on_text, stop)
+
+        self._pieces = stream(run)
+
+    def __next__(self) -> str:
+        return next(self._pieces)
+
+    @property
+    def answer(self) -> Answer:
+        """The whole answer; waits for what has not been spoken yet."""
+        for _ in self._pieces:
+            pass
+        if self._answer is None:
+            raise RuntimeError("the stream was closed before the answer was spoken")
+        return self._answer
+
+    def close(self) -> None:
+        """End the generation early."""
+        self._pieces.close()

@@ -1,0 +1,82 @@
+"""Documents on their way into a bank: cut, encoded, compiled, and stored tensors before rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from trimem.explicit.compiler import Compiler
+from trimem.explicit.documents import groups, slot_id
+from trimem.explicit.records import Records
+from trimem.progress import track
+from trimem.store.metadata import Document, MetadataStore, NewSlot
+from trimem.text.chunking import Chunk
+from trimem.text.encoders import Encoder
+from trimem.types import Namespace, SlotId
+
+GROUP = 64
+"""Slots compiled and stored in one transaction: the most that an interruption costs."""
+
+
+class Writer:
+    """Stores new documents.
+
+    Args:
+        store: Takes the rows.
+        records: Takes the tensors.
+        encoder: Makes the vectors.
+        compiler: Makes the tensors.
+    """
+
+    def __init__(self, store: MetadataStore, records: Records, encoder: Encoder, compiler: Compiler) -> None:
+        self._store = store
+        self._records = records
+        self._encoder = encoder
+        self._compiler = compiler
+
+    def write(
+        self, namespace: Namespace, documents: Sequence[Document], *, compile: bool, progress: bool | None
+    ) -> dict[str, list[SlotId]]:
+        """Store documents, replacing those of the same keys, and return their slots by key.
+
+        Args:
+            namespace: Of exactly which they are.
+            documents: What to store.
+            compile: False leaves the tensors out.
+            progress: Whether to show a bar; None leaves that to the terminal.
+        """
+        chunks = {document.key: self._compiler.chunks(document.text) for document in documents}
+        slots: dict[str, list[SlotId]] = {}
+        with track("compiling", sum(map(len, chunks.values())), progress if compile else False) as advance:
+            for group in groups(documents, chunks, GROUP):
+                slots.update(self._write_group(namespace, group, chunks, advance if compile else None))
+        return slots
+
+    def _write_group(
+        self,
+        namespace: Namespace,
+        documents: Iterable[Document],
+        chunks: Mapping[str, Sequence[Chunk]],
+        advance: Callable[[int], None] | None,
+    ) -> dict[str, list[SlotId]]:
+        cut = {
+            slot_id(namespace, document, chunk): (document.key, chunk)
+            for document in documents
+            for chunk in chunks[document.key]
+        }
+        texts = {slot: chunk.text for slot, (_, chunk) in cut.items()}
+        vectors = self._encoder.encode_documents(list(texts.values()))
+        sizes: dict[SlotId, int] = {}
+        slots: dict[str, list[NewSlot]] = {document.key: [] for document in documents}
+        try:
+            if advance is not None:
+                self._records.compile(self._compiler, texts, sizes, advance)
+            for (slot, (key, chunk)), vector in zip(cut.items(), vectors, strict=True):
+                tokens = len(self._compiler.reference(chunk.text))
+                row = NewSlot(slot, chunk.text, chunk.start, chunk.stop, tokens, vector, sizes.get(slot))
+                slots[key].append(row)
+            replaced = self._store.put(namespace, [(document, slots[document.key]) for document in documents])
+        except BaseException:
+            self._records.delete(sizes)
+            raise
+        self._records.delete(replaced)
+        return {key: [row.slot_id for row in rows] for key, rows in slots.items()}

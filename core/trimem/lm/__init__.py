@@ -1,0 +1,1 @@
+"""Everything that touches a transformers model, and nothing else in trimem does."""

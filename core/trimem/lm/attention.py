@@ -1,0 +1,262 @@
+"""The attention a model runs while memory is attached to it.
+
+It is registered with transformers over the implementation the model already had, and steps aside
+for that one whenever the running context has attached nothing to the very module that calls: so
+another thread, another task or another model sharing the configuration stays bit-equal to stock.
+
+What is attached lives in a :class:`~contextvars.ContextVar`, never on the model. One context sees
+its own attachments and those it was entered from, and no other.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface, PretrainedConfig
+
+from trimem.errors import InvalidInputError, UnsupportedModelError
+from trimem.lm import kernels
+from trimem.lm.kernels import masks, reference
+from trimem.lm.memory import LayerMemory, Memory
+
+
+@dataclass(frozen=True, slots=True)
+class Captured:
+    """What one attention layer computed in one forward pass.
+
+    Attributes:
+        layer_idx: Of the layer.
+        key: (batch, num_kv_heads, length, head_dim), with the positions the model gave them.
+        value: (batch, num_kv_heads, length, head_dim).
+        sliding_window: The layer's window in tokens, or None.
+    """
+
+    layer_idx: int
+    key: Tensor
+    value: Tensor
+    sliding_window: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionShares:
+    """How much attention each memory token received.
+
+    Of every forward pass the last query counts: the one that speaks the next token.
+
+    Attributes:
+        mass: By layer_idx, (rows, tokens) in float32: softmax weights, summed over query heads and
+            over passes.
+    """
+
+    mass: dict[int, Tensor] = field(default_factory=dict)
+
+    def add(self, layer_idx: int, mass: Tensor) -> None:
+        before = self.mass.get(layer_idx)
+        self.mass[layer_idx] = mass if before is None else before + mass
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Attachment:
+    """One memory lent to the attention modules of one model.
+
+    Attributes:
+        config: The configuration the model's decoder was built from.
+        modules: The attention modules it is lent to, with their layer_idx.
+        memory: What they read.
+        shares: Filled with the attention the memory receives, if given.
+        captured: Filled with what each module computes, if given.
+    """
+
+    config: PretrainedConfig
+    modules: Mapping[nn.Module, int]
+    memory: Memory = field(default_factory=lambda: Memory({}))
+    shares: AttentionShares | None = None
+    captured: MutableMapping[nn.Module, Captured] | None = None
+
+
+_attached: ContextVar[tuple[Attachment, ...]] = ContextVar("trimem_attached", default=())
+
+
+@contextmanager
+def attached(attachment: Attachment) -> Iterator[None]:
+    """Lend ``attachment`` to whatever runs in this context, beside what is already attached."""
+    token = _attached.set((*_attached.get(), attachment))
+    try:
+        yield
+    finally:
+        _attached.reset(token)
+
+
+def implementation_over(stock: str) -> str:
+    """Return the name of the implementation that adds memory to ``stock``, registered if need be."""
+    # "flash" in a name makes transformers look for a flash-attention package.
+    name = f"trimem_over_{stock}".replace("flash", "fa")
+    if name not in AttentionInterface().valid_keys():
+        AttentionMaskInterface.register(name, _mask_over(stock))
+        AttentionInterface.register(name, _attention_over(stock))
+    return name
+
+
+def _reads_memory(config: PretrainedConfig) -> bool:
+    """Tell whether this context has attached memory to a model built from ``config``."""
+    return any(a.config is config and a.memory.layers for a in _attached.get())
+
+
+def _mask_over(stock: str) -> Callable[..., Any]:
+    by_name = AttentionMaskInterface()
+
+    def mask(*args: Any, config: PretrainedConfig, **kwargs: Any) -> Any:
+        if _reads_memory(config):
+            if stock == "eager":  # see _attention_over
+                kwargs["allow_is_causal_skip"] = False
+            return by_name["sdpa"](*args, config=config, **kwargs)
+        return by_name[stock](*args, config=config, **kwargs) if stock in by_name else None
+
+    return mask
+
+
+def _attention_over(stock: str) -> Callable[..., Any]:
+    by_name = AttentionInterface()
+
+    def attention(
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: Tensor | None,
+        **kwargs: Any,
+    ) -> tuple[Tensor, Tensor | None]:
+        mine = [a for a in _attached.get() if module in a.modules]
+        for a in mine:
+            if a.captured is not None:
+                window = kwargs.get("sliding_window")
+                a.captured[module] = Captured(a.modules[module], key.detach(), value.detach(), window)
+        reads = any(a.memory.layers for a in mine)
+        # If another model that shares this one's configuration object reads memory here, the mask has
+        # the form that memory needs, not the stock one.
+        foreign_mask = not reads and stock != "sdpa" and _reads_memory(module.config)
+        if reads or (foreign_mask and stock != "eager"):
+            return _attend(module, query, key, value, attention_mask, mine, **kwargs), None
+        if stock == "eager":  # not registered: every model brings its own
+            forward = sys.modules[type(module).__module__].__dict__["eager_attention_forward"]
+            if foreign_mask and attention_mask is not None:
+                attention_mask = masks.additive(attention_mask, query.dtype, torch.finfo(query.dtype).min)
+        else:
+            forward = by_name[stock]
+        result: tuple[Tensor, Tensor | None] = forward(module, query, key, value, attention_mask, **kwargs)
+        return result
+
+    return attention
+
+
+def _attend(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    attachments: list[Attachment],
+    *,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    softcap: float | None = None,
+    sliding_window: int | None = None,
+    s_aux: Tensor | None = None,
+    position_ids: Tensor | None = None,
+    position_bias: Tensor | None = None,
+    **unrelated: Any,  # noqa: ARG001 - what only other implementations take
+) -> Tensor:
+    """Attend to the context and to every attached memory, each apart, and merge.
+
+    Returns:
+        (batch, query_length, num_heads, head_dim), as transformers wants it.
+    """
+    if dropout:
+        raise UnsupportedModelError(
+            f"attention to memory has no dropout, got {dropout}: call model.eval(), or set the model's "
+            "attention dropout to 0 to train"
+        )
+    if position_bias is not None:
+        raise UnsupportedModelError(f"{type(module).__name__} biases attention by position; memory has no such bias")
+    batch, _, query_length, head_dim = query.shape
+    scaling = float(head_dim**-0.5 if scaling is None else scaling)
+
+    causal = attention_mask is None and query_length > 1
+    if causal:
+        # What transformers means by no mask: the prefill of an empty cache; the later keys of a
+        # static cache are not written yet.
+        key, value = key[:, :, :query_length], value[:, :, :query_length]
+    elif attention_mask is not None:
+        attention_mask = attention_mask[..., : key.shape[2]]
+    kernel = kernels.choose(query, value, softcap)
+    parts = [kernel(query, key, value, scaling=scaling, mask=attention_mask, causal=causal, softcap=softcap)]
+    if s_aux is not None:  # a sink: it takes attention and gives nothing
+        parts.append((torch.zeros_like(query), s_aux.float().view(1, -1, 1).expand(query.shape[:3])))
+
+    reads: list[tuple[Attachment, LayerMemory, Tensor | None]] = []
+    for a in attachments:
+        layer = a.memory.layers.get(a.modules[module])
+        if layer is None:
+            continue
+        layer = _for_batch(layer, batch)
+        mask = _memory_mask(layer, query, position_ids, sliding_window)
+        kernel = kernels.choose(query, layer.value, softcap)
+        parts.append(kernel(query, layer.key, layer.value, scaling=scaling, mask=mask, softcap=softcap))
+        reads.append((a, layer, mask))
+    output, lse = kernels.merge(parts)
+
+    for a, layer, mask in reads:
+        if a.shares is not None:
+            last = None if mask is None else mask[:, :, -1:]
+            scores = reference.logits(query[:, :, -1:], layer.key, scaling=scaling, softcap=softcap, mask=last)
+            mass = (scores - lse[:, :, -1:, None]).exp().sum((1, 2))
+            a.shares.add(a.modules[module], mass.view(a.memory.rows, -1, mass.shape[-1]).sum(1))
+    return output.to(query.dtype).transpose(1, 2).contiguous()
+
+
+def _for_batch(layer: LayerMemory, batch: int) -> LayerMemory:
+    """Repeat the rows of a memory as generate() repeats those of the batch, for beams and samples."""
+    rows = layer.key.shape[0]
+    if batch % rows:
+        raise InvalidInputError(f"the attached memory has {rows} rows, which a batch of {batch} does not share evenly")
+    if rows in (1, batch):
+        return layer
+    repeated = [
+        tensor.repeat_interleave(batch // rows, 0) if tensor is not None and tensor.shape[0] == rows else tensor
+        for tensor in (layer.key, layer.value, layer.position, layer.bias)
+    ]
+    return LayerMemory(*repeated)  # type: ignore[arg-type]
+
+
+def _memory_mask(
+    layer: LayerMemory, query: Tensor, position_ids: Tensor | None, sliding_window: int | None
+) -> Tensor | None:
+    """Return what is added to the logits of a memory, or None if nothing is.
+
+    Shape: broadcasts to (batch, num_heads, query_length, tokens).
+    """
+    mask = None
+    if layer.bias is not None:
+        shared_by_all = layer.bias.shape[1] == 1
+        group = query.shape[1] // layer.key.shape[1]
+        mask = (layer.bias if shared_by_all else layer.bias.repeat_interleave(group, 1))[:, :, None]
+    if sliding_window is not None:
+        if layer.position is None:
+            raise InvalidInputError("this model has sliding-window layers: tell the position of every memory token")
+        if position_ids is None or position_ids.ndim != 2:
+            raise UnsupportedModelError(
+                "this model has sliding-window layers but does not pass their position ids to its attention"
+            )
+        distance = position_ids[:, :, None] - layer.position[:, None]
+        out_of_sight = (distance >= sliding_window)[:, None]
+        if mask is None:
+            return ~out_of_sight
+        mask = mask.masked_fill(out_of_sight, float("-inf"))
+    return mask

@@ -1,0 +1,137 @@
+"""A language model as trimem sees it: weights, tokenizer, identity, and the layers that can read memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from trimem.errors import InvalidInputError, UnsupportedModelError
+from trimem.lm.attach import capture, decoder_config
+from trimem.lm.fingerprint import fingerprint
+from trimem.lm.positions import AbsolutePosition, PositionScheme, identify
+
+_PROBE_TOKENS = 12
+_PROBE_OFFSET = 37
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AttentionLayer:
+    """One attention layer of a model.
+
+    Attributes:
+        module: The attention module.
+        layer_idx: Its number in the model.
+        num_kv_heads: Heads that have keys and values of their own.
+        head_dim: Channels of a key.
+        value_dim: Channels of a value.
+        sliding_window: How many tokens back it sees, or None for all.
+        positions: How its keys carry positions.
+    """
+
+    module: nn.Module
+    layer_idx: int
+    num_kv_heads: int
+    head_dim: int
+    value_dim: int
+    sliding_window: int | None
+    positions: PositionScheme
+
+
+class LanguageModel:
+    """A causal language model of transformers with its tokenizer.
+
+    Args:
+        model: Any causal model whose attention follows transformers' AttentionInterface. Left as it
+            is but for switching to eval mode, which generation wants.
+        tokenizer: Its tokenizer.
+        name: What messages call it; by default where it was loaded from.
+
+    Raises:
+        InvalidInputError: One of them is missing or of another kind.
+    """
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str | None = None) -> None:
+        if not isinstance(model, PreTrainedModel) or not isinstance(tokenizer, PreTrainedTokenizerBase):
+            raise InvalidInputError(
+                "LanguageModel takes a transformers model and its tokenizer, got "
+                f"{type(model).__name__} and {type(tokenizer).__name__}; load_model(name) loads both"
+            )
+        self.model = model.eval()
+        self.tokenizer = tokenizer
+        self.name = name or model.config.name_or_path or type(model).__name__
+
+    def __repr__(self) -> str:
+        return f"LanguageModel({self.name!r}, {self.device}, {self.dtype})"
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Identifies architecture, weights and vocabulary; memories serve the model that made them.
+
+        Computed at the first use by reading every weight once.
+        """
+        return fingerprint(self.model, self.tokenizer)
+
+    @property
+    def device(self) -> torch.device:
+        device: torch.device = self.model.device
+        return device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        dtype: torch.dtype = self.model.dtype
+        return dtype
+
+    @cached_property
+    def context_length(self) -> int:
+        """Positions the model was made for."""
+        config = decoder_config(self.model)
+        for name in ("max_position_embeddings", "n_positions", "max_seq_len"):
+            if isinstance(length := getattr(config, name, None), int):
+                return length
+        raise UnsupportedModelError(f"{type(config).__name__} does not say how long its context may be")
+
+    @cached_property
+    def layers(self) -> tuple[AttentionLayer, ...]:
+        """The layers that can read memory, first layer first.
+
+        Found at the first use by running twelve tokens at two offsets.
+
+        Raises:
+            UnsupportedModelError: The model's attention cannot be extended.
+        """
+        config = decoder_config(self.model)
+        if "chunked_attention" in (getattr(config, "layer_types", None) or ()):
+            raise UnsupportedModelError(f"{type(self.model).__name__} has chunked attention, which memory cannot join")
+        input_ids = (torch.arange(_PROBE_TOKENS, device=self.device)[None] * 7 + 3) % config.vocab_size
+        offset = min(_PROBE_OFFSET, self.context_length - _PROBE_TOKENS)
+        here = torch.arange(_PROBE_TOKENS, device=self.device)[None]
+        first = capture(self.model, input_ids, here)
+        if not all(getattr(module, "is_causal", True) for module in first):
+            raise UnsupportedModelError(f"{type(self.model).__name__} is not causal; memory needs a model that speaks")
+        second = capture(self.model, input_ids, here + offset)
+        return tuple(
+            AttentionLayer(
+                module,
+                one.layer_idx,
+                num_kv_heads=one.key.shape[1],
+                head_dim=one.key.shape[3],
+                value_dim=one.value.shape[3],
+                sliding_window=one.sliding_window,
+                positions=identify(self.model, one.key, second[module].key, offset),
+            )
+            for module, one in first.items()
+        )
+
+    @property
+    def movable(self) -> bool:
+        """Whether keys can be moved to other positions; False for models with absolute positions."""
+        return not any(isinstance(layer.positions, AbsolutePosition) for layer in self.layers)
+
+    def tokenize(self, text: str) -> list[int]:
+        """Return the token ids of ``text`` alone, without any special tokens added around it."""
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids

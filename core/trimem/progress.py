@@ -1,0 +1,48 @@
+"""Progress of what takes more than two seconds: shown on a terminal or in a notebook, silent elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+
+def _console() -> Console:
+    return Console(file=sys.stderr)
+
+
+@contextmanager
+def track(description: str, total: int, show: bool | None = None) -> Iterator[Callable[[int], None]]:
+    """Show a bar while the ``with`` block runs; it gets a function to call with each step's size.
+
+    Args:
+        description: What is going on.
+        total: Sum of all steps.
+        show: None shows the bar where there is a terminal or a notebook.
+    """
+    console = _console()
+    visible = (console.is_terminal or console.is_jupyter) if show is None else show
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, disable=not visible, transient=True) as progress:
+        task = progress.add_task(description, total=total)
+        yield lambda step: progress.advance(task, step)
+
+
+@contextmanager
+def announce(description: str) -> Iterator[None]:
+    """Say what is going on while the ``with`` block runs, where the length is not known."""
+    console = _console()
+    if not console.is_terminal:
+        console.print(f"{description} ...", highlight=False)
+        yield
+        return
+    with console.status(f"{description} ..."):
+        yield

@@ -1,0 +1,1 @@
+"""What lies on the disk: rows in SQLite through SQLAlchemy, tensors in safetensors files beside them."""

@@ -1,0 +1,86 @@
+"""Opening a bank's database: SQLite as a server would run it, brought to the schema of this code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
+
+from trimem.errors import SchemaVersionError
+from trimem.store.schema import SCHEMA_VERSION
+
+_PRAGMAS = (
+    "journal_mode=WAL",  # readers go on while one writes
+    "synchronous=NORMAL",
+    "foreign_keys=ON",
+    "busy_timeout=30000",  # milliseconds a writer waits for its turn
+    "secure_delete=ON",  # what is deleted is overwritten with zeros
+    "temp_store=MEMORY",
+)
+
+
+def open_engine(path: Path) -> Engine:
+    """Open the SQLite database at ``path``, creating it or bringing it to this code's schema.
+
+    Raises:
+        SchemaVersionError: It was written by a newer trimem.
+    """
+    engine = create_engine(f"sqlite:///{path}")
+    event.listen(engine, "connect", _configure)
+    event.listen(engine, "begin", _begin)
+    try:
+        _migrate(engine)
+    except BaseException:
+        engine.dispose()
+        raise
+    return engine
+
+
+def writing(engine: Engine) -> Engine:
+    """Return ``engine`` for transactions that write: they queue at their start instead of failing midway."""
+    return engine.execution_options(sqlite_begin="IMMEDIATE")
+
+
+def _configure(connection: Any, _: Any) -> None:
+    connection.isolation_level = None  # pysqlite would begin transactions on its own terms
+    cursor = connection.cursor()
+    for pragma in _PRAGMAS:
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin(connection: Connection) -> None:
+    connection.exec_driver_sql(f"BEGIN {connection.get_execution_options().get('sqlite_begin', 'DEFERRED')}")
+
+
+def _migrate(engine: Engine) -> None:
+    if _version(engine) == SCHEMA_VERSION:
+        return  # without loading Alembic, which takes longer than opening the bank
+
+    from alembic import command
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.set_main_option("path_separator", "os")
+    with writing(engine).begin() as connection:
+        version = _version(connection)  # another process may have been first
+        known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+        if version is not None and version not in known:
+            raise SchemaVersionError(
+                f"the bank has schema {version}, this trimem knows up to {SCHEMA_VERSION}: "
+                "open it with the trimem that wrote it, or a newer one (pip install --upgrade trimem)"
+            )
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+
+def _version(bind: Engine | Connection) -> str | None:
+    if isinstance(bind, Engine):
+        with bind.connect() as connection:
+            return _version(connection)
+    if not inspect(bind).has_table("alembic_version"):
+        return None
+    return bind.execute(text("SELECT version_num FROM alembic_version")).scalar()

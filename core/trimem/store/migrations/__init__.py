@@ -1,0 +1,1 @@
+"""Alembic migrations of a bank's database; run when it is opened."""

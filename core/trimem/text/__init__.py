@@ -1,0 +1,1 @@
+"""Text on its way into memory: reading files, cutting them into chunks, encoding chunks as vectors."""

@@ -1,0 +1,204 @@
+"""The values that cross trimem's borders: namespaces, slots, hits, answers, receipts.
+
+Nothing here imports torch, so that a store or an adapter can speak of slots without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, TypeAlias
+
+from trimem.errors import InvalidInputError, InvalidNamespaceError
+
+Namespace: TypeAlias = tuple[str, ...]
+SlotId: TypeAlias = str
+Metadata: TypeAlias = Mapping[str, Any]
+
+
+def as_namespace(namespace: str | Sequence[str]) -> Namespace:
+    """Check a namespace and return it as a tuple; a plain string is a tuple of one.
+
+    A namespace is a path of tenants: what is remembered under ``("acme", "hr")`` is read by
+    ``("acme", "hr")`` and by ``("acme",)``, and by nobody else.
+
+    Raises:
+        InvalidNamespaceError: It is empty, or a part is no string, empty, or holds ``/`` or a
+            control character.
+    """
+    parts = (namespace,) if isinstance(namespace, str) else tuple(namespace)
+    for part in parts:
+        if not isinstance(part, str) or not part or "/" in part or not part.isprintable():
+            raise InvalidNamespaceError(
+                f"a namespace is one or more non-empty strings of printable characters without '/', "
+                f'got {namespace!r}; write ("acme", "hr") for what the command line calls acme/hr'
+            )
+    if not parts:
+        raise InvalidNamespaceError("a namespace is required and must not be empty: it says whose memory is meant")
+    return parts
+
+
+def check_k(k: int) -> int:
+    """Return ``k``, the number of hits asked for.
+
+    Raises:
+        InvalidInputError: It is not a whole number of at least 1.
+    """
+    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+        raise InvalidInputError(f"k is the number of hits to return, at least 1; got {k!r}")
+    return k
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One stored thing: a stretch of a document, its tensors and its row.
+
+    Attributes:
+        id: Unique in the bank and the same whenever the same text is remembered again.
+        namespace: Whose memory it is.
+        document: Key of the document it was cut from.
+        text: The stretch itself.
+        start: Offset of its first character in the document.
+        stop: Offset just past its last character.
+        tokens: How many tokens the bank's model makes of it.
+        metadata: What was stored beside the document; ``"source"`` names where it came from.
+        created_at: When it was stored, in UTC.
+    """
+
+    id: SlotId
+    namespace: Namespace
+    document: str
+    text: str
+    start: int
+    stop: int
+    tokens: int
+    metadata: Metadata
+    created_at: datetime
+
+    @property
+    def source(self) -> str:
+        """Where the text came from: ``metadata["source"]``, or the document's key."""
+        return str(self.metadata.get("source", self.document))
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A slot with a score; higher is better.
+
+    Attributes:
+        slot: What was found.
+        score: How well it matches the query, in [0, 1], comparable within one result only.
+        attention: Share of the attention mass that the answer paid to this slot among all slots
+            it read, in [0, 1]; None where nothing was generated.
+    """
+
+    slot: Slot
+    score: float
+    attention: float | None = None
+
+    @property
+    def id(self) -> SlotId:
+        return self.slot.id
+
+    @property
+    def text(self) -> str:
+        return self.slot.text
+
+    @property
+    def source(self) -> str:
+        return self.slot.source
+
+    @property
+    def metadata(self) -> Metadata:
+        return self.slot.metadata
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Where the time of an answer went, in seconds.
+
+    Attributes:
+        search: Finding the hits.
+        load: Reading their tensors and bringing them to their positions.
+        first_token: From the question to the first token, search and load included.
+        total: From the question to the last token.
+    """
+
+    search: float
+    load: float
+    first_token: float
+    total: float
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a model said, what it read, and what that cost.
+
+    Attributes:
+        text: The answer.
+        hits: The slots the model read, best match first, each with its share of attention.
+        timings: Where the time went.
+        prompt_tokens: Tokens that went through the model before the first new one.
+        memory_tokens: Tokens that were read as memory instead.
+        new_tokens: Tokens generated.
+    """
+
+    text: str
+    hits: tuple[Hit, ...]
+    timings: Timings
+    prompt_tokens: int
+    memory_tokens: int
+    new_tokens: int
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Decoding speed after the first token; 0 where there was only one."""
+        seconds = self.timings.total - self.timings.first_token
+        return (self.new_tokens - 1) / seconds if self.new_tokens > 1 and seconds > 0 else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class BankStats:
+    """What a bank, or one namespace of it, holds.
+
+    Attributes:
+        documents: Number of documents.
+        slots: Number of slots.
+        compiled: Slots whose tensors are written; the others are compiled at their first read.
+        tokens: Tokens over all slots.
+        tensor_bytes: Bytes of all tensor files counted.
+        database_bytes: Bytes of the whole database with its indexes, whatever the namespace.
+        namespaces: Number of slots by namespace.
+    """
+
+    documents: int
+    slots: int
+    compiled: int
+    tokens: int
+    tensor_bytes: int
+    database_bytes: int
+    namespaces: Mapping[Namespace, int]
+
+
+@dataclass(frozen=True, slots=True)
+class ErasureReceipt:
+    """What was forgotten.
+
+    Attributes:
+        id: Identifies this erasure.
+        namespace: Where it took place.
+        documents: Documents erased whole.
+        slots: Ids of the slots erased.
+        records: Tensor files removed.
+        tensor_bytes: Bytes of those files.
+        erased_at: When, in UTC.
+    """
+
+    id: str
+    namespace: Namespace
+    documents: int
+    slots: tuple[SlotId, ...] = field(repr=False)
+    records: int
+    tensor_bytes: int
+    erased_at: datetime
