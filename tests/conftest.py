@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import tiny
 from transformers.utils import logging as transformers_logging
 
+from tests import tiny
 from trimem import ExplicitBank, LanguageModel, load_model
 from trimem.text.encoders import Encoder, as_encoder
 

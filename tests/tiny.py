@@ -61,7 +61,7 @@ MODELS: dict[str, Callable[[], PreTrainedModel]] = {
     "llama": llama,
     "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**_SHAPE, head_dim=16)),
     "mistral": lambda: MistralForCausalLM(MistralConfig(**_SHAPE, head_dim=16, sliding_window=WINDOW)),
-    "phi3": lambda: Phi3ForCausalLM(Phi3Config(**_SHAPE, sliding_window=WINDOW, partial_rotary_factor=0.5)),
+    "phi3": lambda: Phi3ForCausalLM(Phi3Config(**{**_SHAPE, "sliding_window": WINDOW, "partial_rotary_factor": 0.5})),
     "gemma2": lambda: Gemma2ForCausalLM(
         Gemma2Config(**_SHAPE, head_dim=16, sliding_window=WINDOW, attn_logit_softcapping=3.0)
     ),
@@ -98,8 +98,8 @@ EAGER_ONLY = {"gemma2", "gpt_oss"}  # softcap and sinks, which sdpa has not
 
 def _with_sinks(model: PreTrainedModel) -> PreTrainedModel:
     for module in model.modules():
-        if hasattr(module, "sinks"):
-            torch.nn.init.normal_(module.sinks, 1.0)
+        if isinstance(sinks := getattr(module, "sinks", None), torch.nn.Parameter):
+            torch.nn.init.normal_(sinks, 1.0)
     return model
 
 

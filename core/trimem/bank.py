@@ -84,21 +84,36 @@ class Bank(ABC):
     def close(self) -> None:
         """Let go of files; using the bank afterwards opens them again."""
 
-    async def aremember(self, texts: str | Sequence[str], **kwargs: Any) -> list[SlotId]:
+    async def aremember(
+        self,
+        texts: str | Sequence[str],
+        *,
+        namespace: str | Sequence[str],
+        metadata: Metadata | Sequence[Metadata] | None = None,
+        ids: str | Sequence[str] | None = None,
+    ) -> list[SlotId]:
         """:meth:`remember`, off the event loop."""
-        return await asyncio.to_thread(self.remember, texts, **kwargs)
+        return await asyncio.to_thread(self.remember, texts, namespace=namespace, metadata=metadata, ids=ids)
 
-    async def arecall(self, query: str, k: int = 4, **kwargs: Any) -> list[Hit]:
+    async def arecall(
+        self, query: str, k: int = 4, *, namespace: str | Sequence[str], where: Mapping[str, Any] | None = None
+    ) -> list[Hit]:
         """:meth:`recall`, off the event loop."""
-        return await asyncio.to_thread(self.recall, query, k, **kwargs)
+        return await asyncio.to_thread(self.recall, query, k, namespace=namespace, where=where)
 
-    async def aforget(self, **kwargs: Any) -> ErasureReceipt:
+    async def aforget(
+        self,
+        *,
+        namespace: str | Sequence[str],
+        ids: str | Collection[str] | None = None,
+        where: Mapping[str, Any] | None = None,
+    ) -> ErasureReceipt:
         """:meth:`forget`, off the event loop."""
-        return await asyncio.to_thread(self.forget, **kwargs)
+        return await asyncio.to_thread(self.forget, namespace=namespace, ids=ids, where=where)
 
-    async def astats(self, **kwargs: Any) -> BankStats:
+    async def astats(self, *, namespace: str | Sequence[str] | None = None) -> BankStats:
         """:meth:`stats`, off the event loop."""
-        return await asyncio.to_thread(self.stats, **kwargs)
+        return await asyncio.to_thread(self.stats, namespace=namespace)
 
     def __enter__(self) -> Self:
         return self

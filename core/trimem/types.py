@@ -61,6 +61,7 @@ class Slot:
         text: The stretch itself.
         start: Offset of its first character in the document.
         stop: Offset just past its last character.
+        line: Number of the line it starts on, from 1.
         tokens: How many tokens the bank's model makes of it.
         metadata: What was stored beside the document; ``"source"`` names where it came from.
         created_at: When it was stored, in UTC.
@@ -69,11 +70,12 @@ class Slot:
     id: SlotId
     namespace: Namespace
     document: str
-    text: str
+    text: str = field(repr=False)
     start: int
     stop: int
+    line: int
     tokens: int
-    metadata: Metadata
+    metadata: Metadata = field(repr=False)
     created_at: datetime
 
     @property

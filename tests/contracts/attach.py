@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from trimem import InvalidInputError, LanguageModel
-from trimem.lm.attach import attach, capture
+from trimem.lm.attach import attach, capture, decoder_config
 from trimem.lm.attention import AttentionShares
 from trimem.lm.memory import LayerMemory, Memory, stack_rows
 
@@ -105,12 +105,13 @@ class AttachContract:
 
     def test_model_is_restored_after_an_exception(self, lm: LanguageModel, context: Tensor, memory: Memory) -> None:
         touched = lm.layers[0].module
-        implementation = touched.config._attn_implementation
+        looked_at: object = touched.config
+        assert looked_at is decoder_config(lm.model)
+        implementation = decoder_config(lm.model)._attn_implementation
         stock = logits(lm, context)
-        with pytest.raises(RuntimeError, match="on purpose"), attach(lm, memory):
-            assert touched.config._attn_implementation != implementation
-            raise RuntimeError("on purpose")
-        assert touched.config._attn_implementation == implementation
+        with pytest.raises(RuntimeError, match="on purpose, under trimem_over"), attach(lm, memory):
+            raise RuntimeError(f"on purpose, under {decoder_config(lm.model)._attn_implementation}")
+        assert decoder_config(lm.model)._attn_implementation == implementation
         assert not touched._forward_hooks
         assert not touched._forward_pre_hooks
         assert torch.equal(logits(lm, context), stock)
@@ -222,13 +223,14 @@ class AttachContract:
         shares = AttentionShares()
         with attach(lm, memory, shares=shares):
             logits(lm, context, CHUNK)
+        mass = shares.mass()
         stock = lm.model.config._attn_implementation
         lm.model.set_attn_implementation("eager")
         full = lm.model(torch.cat([chunk, context], 1), output_attentions=True).attentions
         lm.model.set_attn_implementation(stock)
         for layer in lm.layers:
             wanted = full[layer.layer_idx][:, :, -1, :CHUNK].sum(1)
-            torch.testing.assert_close(shares.mass[layer.layer_idx], wanted, atol=self.atol, rtol=0)
+            torch.testing.assert_close(mass[layer.layer_idx], wanted, atol=self.atol, rtol=0)
 
     def test_memory_of_another_shape_is_refused(self, lm: LanguageModel, memory: Memory) -> None:
         layer = next(iter(memory.layers.values()))

@@ -20,12 +20,12 @@ from trimem.explicit.config import ExplicitConfig
 from trimem.explicit.documents import documents
 from trimem.explicit.identity import MECHANISM, check_config, check_encoder, check_model
 from trimem.explicit.reading import AnswerStream, Reading
-from trimem.explicit.record import Record
 from trimem.explicit.records import Records
 from trimem.explicit.writer import Writer
 from trimem.lm.attach import attach
 from trimem.lm.load import DEFAULT_NAME, load_model
 from trimem.lm.model import LanguageModel
+from trimem.progress import track
 from trimem.store.metadata import MetadataStore, utc_now
 from trimem.store.search import HybridSearch
 from trimem.store.tensors import TensorStore
@@ -283,24 +283,38 @@ class ExplicitBank(Bank):
         if lm is not self.model and row is not None:
             check_model(self.folder, row, lm)
         compiler = self.compiler if lm is self.model else Compiler(lm, self.config)
-        records = self._read([hit.id for hit in hits], compiler)
+        self.compile(hits, progress=False)
+        records = self._records.read([hit.id for hit in hits])
         lengths = tuple(record.tokens for record in records)
         reading = Reading(tuple(hits), lengths, compiler.prefix.tokens + sum(lengths))
         with attach(lm, compiler.memory(records), shares=reading.shares):
             yield reading
 
-    def _read(self, slots: Sequence[SlotId], compiler: Compiler) -> list[Record]:
-        """Read the records of slots, compiling those that are not compiled yet."""
-        texts = {slot.id: slot.text for slot in self._store.slots(slots)}
-        if gone := [slot for slot in slots if slot not in texts]:
+    def compile(self, hits: Sequence[Hit], *, progress: bool | None = None) -> int:
+        """Compile those hits that have no tensors: remembered with ``compile=False`` and not read since.
+
+        Args:
+            hits: What :meth:`recall` returned.
+            progress: Whether to show a bar; None shows it where there is a terminal or a notebook.
+
+        Returns:
+            How many were compiled.
+
+        Raises:
+            InvalidInputError: A hit is not in the bank (any more).
+        """
+        ids = list({hit.id: None for hit in hits})
+        texts = {slot.id: slot.text for slot in self._store.slots(ids)}
+        if gone := [slot for slot in ids if slot not in texts]:
             raise InvalidInputError(f"the bank in {self.folder} does not hold (any more) the slots {gone}")
         with self._lock:
-            cold = self._records.missing(texts)
+            cold = {slot: texts[slot] for slot in self._records.missing(ids)}
             if cold:
                 sizes: dict[SlotId, int] = {}
-                self._records.compile(compiler, {slot: texts[slot] for slot in texts if slot in cold}, sizes)
+                with track("compiling references", len(cold), progress) as advance:
+                    self._records.compile(self.compiler, cold, sizes, advance)
                 self._store.set_tensor_bytes(sizes)
-        return self._records.read(slots)
+        return len(cold)
 
     @overload
     def ask(

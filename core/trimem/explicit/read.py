@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 
 import torch
@@ -9,6 +10,7 @@ import torch
 from trimem.explicit.record import Record
 from trimem.lm.memory import LayerMemory, Memory
 from trimem.lm.model import LanguageModel
+from trimem.lm.positions import PositionScheme
 
 
 def place(lm: LanguageModel, records: Sequence[Record]) -> Memory:
@@ -26,11 +28,14 @@ def place(lm: LanguageModel, records: Sequence[Record]) -> Memory:
     key = torch.cat([record.key for record in records], 2).to(lm.device, lm.dtype)
     value = torch.cat([record.value for record in records], 2).to(lm.device, lm.dtype)
     positions = torch.arange(-key.shape[2], 0, device=lm.device)
+    alike: dict[PositionScheme, list[int]] = defaultdict(list)
+    for i, layer in enumerate(lm.layers):
+        alike[layer.positions].append(i)
+    for scheme, rows in alike.items():
+        key[rows] = scheme.apply(key[rows], positions)
     return Memory(
         {
-            layer.layer_idx: LayerMemory(
-                layer.positions.apply(key[i][None], positions), value[i][None], positions[None]
-            )
+            layer.layer_idx: LayerMemory(key[i][None], value[i][None], positions[None])
             for i, layer in enumerate(lm.layers)
         }
     )

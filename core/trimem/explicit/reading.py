@@ -35,9 +35,9 @@ class Reading:
         Shares are of the attention mass on hits, summed over layers, heads and generated tokens;
         the prefix and the context itself do not count.
         """
-        if not self.hits or not self.shares.mass:
+        if not self.hits or not self.shares.looks:
             return self.hits
-        mass = torch.stack(list(self.shares.mass.values())).sum((0, 1)).cpu()
+        mass = torch.stack(list(self.shares.mass().values())).sum((0, 1)).cpu()
         last_first = mass.flip(0).split([*self.lengths, self.tokens - sum(self.lengths)])
         received = torch.stack([tokens.sum() for tokens in last_first[: len(self.hits)]])
         shares = (received / received.sum().clamp_min(torch.finfo(torch.float32).tiny)).tolist()

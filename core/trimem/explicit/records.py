@@ -44,9 +44,9 @@ class Records:
                 sizes[slots[i]] = self._tensors.write(slots[i], record.to_tensors(), made_by)
             advance(len(batch))
 
-    def missing(self, slots: Iterable[SlotId]) -> set[SlotId]:
+    def missing(self, slots: Iterable[SlotId]) -> list[SlotId]:
         """Return those slots that have no record."""
-        return {slot for slot in slots if not self._tensors.exists(slot)}
+        return [slot for slot in slots if not self._tensors.exists(slot)]
 
     def read(self, slots: Sequence[SlotId]) -> list[Record]:
         """Read records, memory-mapped.

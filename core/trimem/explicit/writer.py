@@ -46,9 +46,10 @@ class Writer:
         """
         chunks = {document.key: self._compiler.chunks(document.text) for document in documents}
         slots: dict[str, list[SlotId]] = {}
-        with track("compiling", sum(map(len, chunks.values())), progress if compile else False) as advance:
+        total = sum(map(len, chunks.values()))
+        with track("compiling references" if compile else "indexing references", total, progress) as advance:
             for group in groups(documents, chunks, GROUP):
-                slots.update(self._write_group(namespace, group, chunks, advance if compile else None))
+                slots.update(self._write_group(namespace, group, chunks, compile, advance))
         return slots
 
     def _write_group(
@@ -56,7 +57,8 @@ class Writer:
         namespace: Namespace,
         documents: Iterable[Document],
         chunks: Mapping[str, Sequence[Chunk]],
-        advance: Callable[[int], None] | None,
+        compile: bool,
+        advance: Callable[[int], None],
     ) -> dict[str, list[SlotId]]:
         cut = {
             slot_id(namespace, document, chunk): (document.key, chunk)
@@ -68,12 +70,23 @@ class Writer:
         sizes: dict[SlotId, int] = {}
         slots: dict[str, list[NewSlot]] = {document.key: [] for document in documents}
         try:
-            if advance is not None:
+            if compile:
                 self._records.compile(self._compiler, texts, sizes, advance)
+            else:
+                advance(len(texts))
             for (slot, (key, chunk)), vector in zip(cut.items(), vectors, strict=True):
-                tokens = len(self._compiler.reference(chunk.text))
-                row = NewSlot(slot, chunk.text, chunk.start, chunk.stop, tokens, vector, sizes.get(slot))
-                slots[key].append(row)
+                slots[key].append(
+                    NewSlot(
+                        slot,
+                        chunk.text,
+                        chunk.start,
+                        chunk.stop,
+                        chunk.line,
+                        len(self._compiler.reference(chunk.text)),
+                        vector,
+                        sizes.get(slot),
+                    )
+                )
             replaced = self._store.put(namespace, [(document, slots[document.key]) for document in documents])
         except BaseException:
             self._records.delete(sizes)

@@ -45,21 +45,62 @@ class Captured:
 
 
 @dataclass(frozen=True, slots=True)
+class Look:
+    """How the last query of one forward pass looked at one layer's memory.
+
+    Attributes:
+        query: (batch, num_heads, 1, head_dim).
+        lse: (batch, num_heads, 1), over memory and context.
+        layer: The memory, with the batch's rows.
+        mask: Broadcasts to (batch, num_heads, 1, tokens), or None.
+        scaling: Factor on the dot products.
+        softcap: Of the layer, or None.
+    """
+
+    query: Tensor
+    lse: Tensor
+    layer: LayerMemory
+    mask: Tensor | None
+    scaling: float
+    softcap: float | None
+
+    def weights(self) -> Tensor:
+        """Return the softmax weights of the memory's tokens (batch, num_heads, tokens)."""
+        scores = reference.logits(
+            self.query, self.layer.key, scaling=self.scaling, softcap=self.softcap, mask=self.mask
+        )
+        return (scores - self.lse[..., None]).exp()[:, :, 0]
+
+
+@dataclass(frozen=True, slots=True)
 class AttentionShares:
     """How much attention each memory token received.
 
-    Of every forward pass the last query counts: the one that speaks the next token.
+    Of every forward pass the last query counts: the one that speaks the next token. What it takes to
+    tell is noted as the model runs, and worked out when it is asked for, so that answers do not wait.
 
     Attributes:
-        mass: By layer_idx, (rows, tokens) in float32: softmax weights, summed over query heads and
-            over passes.
+        looks: By layer_idx, one a forward pass.
     """
 
-    mass: dict[int, Tensor] = field(default_factory=dict)
+    looks: dict[int, list[Look]] = field(default_factory=dict)
 
-    def add(self, layer_idx: int, mass: Tensor) -> None:
-        before = self.mass.get(layer_idx)
-        self.mass[layer_idx] = mass if before is None else before + mass
+    def mass(self, rows: int = 1) -> dict[int, Tensor]:
+        """Return the attention each token received, by layer_idx.
+
+        Args:
+            rows: Rows of the memory; those that generate() made of one are added up.
+
+        Returns:
+            (rows, tokens) in float32: softmax weights, summed over query heads and forward passes.
+        """
+        return {
+            layer_idx: sum(
+                (look.weights().sum(1).view(rows, -1, look.layer.key.shape[2]).sum(1) for look in looks),
+                start=torch.zeros((), device=looks[0].query.device),
+            )
+            for layer_idx, looks in self.looks.items()
+        }
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -104,7 +145,7 @@ def implementation_over(stock: str) -> str:
     return name
 
 
-def _reads_memory(config: PretrainedConfig) -> bool:
+def _reads_memory(config: PretrainedConfig | None) -> bool:
     """Tell whether this context has attached memory to a model built from ``config``."""
     return any(a.config is config and a.memory.layers for a in _attached.get())
 
@@ -141,7 +182,7 @@ def _attention_over(stock: str) -> Callable[..., Any]:
         reads = any(a.memory.layers for a in mine)
         # If another model that shares this one's configuration object reads memory here, the mask has
         # the form that memory needs, not the stock one.
-        foreign_mask = not reads and stock != "sdpa" and _reads_memory(module.config)
+        foreign_mask = not reads and stock != "sdpa" and _reads_memory(getattr(module, "config", None))
         if reads or (foreign_mask and stock != "eager"):
             return _attend(module, query, key, value, attention_mask, mine, **kwargs), None
         if stock == "eager":  # not registered: every model brings its own
@@ -200,7 +241,7 @@ def _attend(
     if s_aux is not None:  # a sink: it takes attention and gives nothing
         parts.append((torch.zeros_like(query), s_aux.float().view(1, -1, 1).expand(query.shape[:3])))
 
-    reads: list[tuple[Attachment, LayerMemory, Tensor | None]] = []
+    looks: list[tuple[Attachment, LayerMemory, Tensor | None]] = []
     for a in attachments:
         layer = a.memory.layers.get(a.modules[module])
         if layer is None:
@@ -209,15 +250,14 @@ def _attend(
         mask = _memory_mask(layer, query, position_ids, sliding_window)
         kernel = kernels.choose(query, layer.value, softcap)
         parts.append(kernel(query, layer.key, layer.value, scaling=scaling, mask=mask, softcap=softcap))
-        reads.append((a, layer, mask))
+        looks.append((a, layer, mask))
     output, lse = kernels.merge(parts)
 
-    for a, layer, mask in reads:
+    for a, layer, mask in looks:
         if a.shares is not None:
             last = None if mask is None else mask[:, :, -1:]
-            scores = reference.logits(query[:, :, -1:], layer.key, scaling=scaling, softcap=softcap, mask=last)
-            mass = (scores - lse[:, :, -1:, None]).exp().sum((1, 2))
-            a.shares.add(a.modules[module], mass.view(a.memory.rows, -1, mass.shape[-1]).sum(1))
+            look = Look(query[:, :, -1:].detach(), lse[:, :, -1:].detach(), layer, last, scaling, softcap)
+            a.shares.looks.setdefault(a.modules[module], []).append(look)
     return output.to(query.dtype).transpose(1, 2).contiguous()
 
 

@@ -50,7 +50,7 @@ def rotate(x: Tensor, positions: Tensor, inv_freq: Tensor, pairing: Pairing) -> 
     return torch.cat((turned.to(x.dtype), rest), -1)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class NoPosition:
     """Keys that carry no position: they serve at every one."""
 
@@ -61,7 +61,7 @@ class NoPosition:
         return key
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class Rope:
     """Keys turned by RoPE.
 
@@ -88,7 +88,7 @@ class Rope:
         return rotate(key, -positions, getattr(self.owner, self.buffer), self.pairing)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class AbsolutePosition:
     """Keys into which the position is mixed for good: they serve only where they were made."""
 

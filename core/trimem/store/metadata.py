@@ -59,6 +59,7 @@ class NewSlot:
     text: str = field(repr=False)
     start: int
     stop: int
+    line: int
     tokens: int
     vector: NDArray[np.float32] = field(repr=False)
     tensor_bytes: int | None
@@ -198,6 +199,7 @@ class MetadataStore:
                         slot.text,
                         slot.start,
                         slot.stop,
+                        slot.line,
                         slot.tokens,
                         np.ascontiguousarray(slot.vector, np.float32).tobytes(),
                         now,
@@ -297,11 +299,12 @@ class MetadataStore:
         statement = (
             select(SlotRow.slot_id, index.c.rank)
             .join(index, index.c.rowid == SlotRow.id)
-            .join(SlotRow.document)
             .where(index.c[SEARCH_TABLE].op("MATCH")(match), *in_scope(namespace, where))
             .order_by(index.c.rank)
             .limit(limit)
         )
+        if where:
+            statement = statement.join(SlotRow.document)
         with Session(self._engine) as session:
             return {slot_id: -float(score) for slot_id, score in session.execute(statement)}
 
@@ -336,6 +339,7 @@ def _slot(row: SlotRow) -> Slot:
         row.text,
         row.start,
         row.stop,
+        row.line,
         row.tokens,
         row.document.meta,
         row.created_at,

@@ -134,6 +134,7 @@ class SlotRow(Base):
     text: Mapped[str] = mapped_column(repr=False)
     start: Mapped[int]
     stop: Mapped[int]
+    line: Mapped[int]
     tokens: Mapped[int]
     vector: Mapped[bytes] = mapped_column(repr=False, deferred=True)
     created_at: Mapped[datetime]

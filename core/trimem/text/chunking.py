@@ -16,11 +16,13 @@ class Chunk:
         text: The stretch, without white space around it.
         start: Offset of its first character in the whole text.
         stop: Offset just past its last character.
+        line: Number of the line it starts on, from 1.
     """
 
     text: str
     start: int
     stop: int
+    line: int
 
 
 class Chunker:
@@ -40,4 +42,7 @@ class Chunker:
 
     def __call__(self, text: str) -> list[Chunk]:
         """Return the chunks of ``text`` in order; none where there is nothing but white space."""
-        return [Chunk(stretch, start, start + len(stretch)) for start, stretch in self._splitter.chunk_indices(text)]
+        return [
+            Chunk(stretch, start, start + len(stretch), text.count("\n", 0, start) + 1)
+            for start, stretch in self._splitter.chunk_indices(text)
+        ]

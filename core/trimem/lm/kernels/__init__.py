@@ -86,11 +86,10 @@ def merge(partials: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
         Output and log-sum-exp of the whole, both in float32. Where no part saw a key the output is
         0 and the log-sum-exp -inf.
     """
-    lse = torch.stack([part_lse.float() for _, part_lse in partials])
-    total = lse.logsumexp(0)
-    # Where every part is empty, exp(-inf - -inf) would be NaN; there the weights are 0.
-    weights = (lse - total.nan_to_num(neginf=0.0)).exp()
-    output = torch.zeros_like(partials[0][0], dtype=torch.float32)
-    for weight, (part_output, _) in zip(weights, partials, strict=True):
-        output += weight[..., None] * part_output.float()
-    return output, total
+    output, lse = partials[0][0].float(), partials[0][1].float()
+    for part_output, part_lse in partials[1:]:
+        # exp(b) / (exp(a) + exp(b)) without overflow; NaN only where both are -inf, that is, empty.
+        weight = torch.sigmoid(part_lse.float() - lse).nan_to_num(0.0)
+        output = torch.lerp(output, part_output.float(), weight[..., None])
+        lse = torch.logaddexp(lse, part_lse.float())
+    return output, lse

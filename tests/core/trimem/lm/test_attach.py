@@ -5,11 +5,11 @@ from __future__ import annotations
 import functools
 
 import pytest
-import tiny
 import torch
-from contracts.attach import AttachContract, logits, memory_of, tokens
 from transformers import AutoModel, BertConfig, T5Config, T5ForConditionalGeneration
 
+from tests import tiny
+from tests.contracts.attach import AttachContract, logits, memory_of, tokens
 from trimem import LanguageModel, UnsupportedModelError
 from trimem.lm.attach import attach, capture
 

@@ -53,7 +53,7 @@ def test_kernel_equals_reference(kernel: str, mask: str) -> None:
     device = "cuda" if kernel == "cuda_flash" else "cpu"
     for seed in range(3):
         arguments = call(seed, batch=2, kv_heads=2, group=3, queries=7, keys=9, mask=mask)
-        on_device = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in arguments.items()}
+        on_device: dict[str, Any] = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in arguments.items()}
         output, lse = KERNELS[kernel](**on_device)
         wanted_output, wanted_lse = reference.partial(**arguments)
         assert lse.dtype == torch.float32
@@ -79,7 +79,7 @@ def test_query_that_sees_nothing_weighs_nothing(kernel: str) -> None:
     arguments["mask"] = torch.ones(1, 1, 3, 5, dtype=torch.bool)
     arguments["mask"][:, :, 1] = False
     device = "cuda" if kernel == "cuda_flash" else "cpu"
-    on_device = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in arguments.items()}
+    on_device: dict[str, Any] = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in arguments.items()}
     output, lse = KERNELS[kernel](**on_device)
     assert (lse[:, :, 1] == float("-inf")).all()
     assert (output[:, :, 1] == 0).all()

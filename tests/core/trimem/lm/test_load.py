@@ -6,9 +6,9 @@ import importlib.util
 from pathlib import Path
 
 import pytest
-import tiny
 import torch
 
+from tests import tiny
 from trimem import InvalidInputError, LanguageModel, MissingDependencyError, UnsupportedModelError, load_model
 from trimem.lm import load
 

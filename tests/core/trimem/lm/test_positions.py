@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import tiny
 import torch
-from contracts.attach import tokens
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import GPTJConfig, GPTJForCausalLM, LlamaForCausalLM, SmolLM3Config, SmolLM3ForCausalLM
+from transformers import GPTJConfig, GPTJForCausalLM, SmolLM3Config, SmolLM3ForCausalLM
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
+from tests import tiny
+from tests.contracts.attach import tokens
 from trimem import LanguageModel, UnsupportedModelError
 from trimem.lm.attach import capture
 from trimem.lm.positions import AbsolutePosition, NoPosition, Pairing, Rope, rotate
@@ -123,6 +123,4 @@ def test_model_outside_the_attention_interface_is_refused() -> None:
 
 
 def test_half_precision_model_is_probed_too() -> None:
-    model = tiny.llama()
-    assert isinstance(model, LlamaForCausalLM)
-    assert tiny.build("llama", model=model.to(torch.bfloat16)).movable
+    assert tiny.build("llama", model=tiny.llama().bfloat16()).movable

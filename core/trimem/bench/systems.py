@@ -1,0 +1,166 @@
+"""Ways to answer a question with one model: without help, with the text in the prompt, with the text as memory.
+
+All see the same tokens in the same order (prefix, references with the best one last, question); what
+differs is how the references reach the model. So a difference between them is the reading's own.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from trimem.explicit.bank import ExplicitBank
+from trimem.explicit.reading import Reading
+from trimem.lm.generate import generate
+from trimem.types import Hit
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What a model has before it when it is to answer.
+
+    Attributes:
+        prompt: Token ids it must read.
+        reading: The memory attached, if any.
+    """
+
+    prompt: list[int]
+    reading: Reading | None = None
+
+
+class System(Protocol):
+    """One way to answer."""
+
+    @property
+    def name(self) -> str: ...
+
+    def prepare(self, question: str, hits: Sequence[Hit]) -> AbstractContextManager[Setting]:
+        """Set the model up to answer ``question`` from ``hits``, best first."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ClosedBook:
+    """The question alone."""
+
+    bank: ExplicitBank
+    name: str = "closed_book"
+
+    @contextmanager
+    def prepare(self, question: str, hits: Sequence[Hit]) -> Iterator[Setting]:
+        compiler = self.bank.compiler
+        yield Setting([*compiler.prefix_ids, *compiler.question(question)])
+
+
+@dataclass(frozen=True, slots=True)
+class TextRag:
+    """The text of the hits in the prompt."""
+
+    bank: ExplicitBank
+    name: str = "text_rag"
+
+    @contextmanager
+    def prepare(self, question: str, hits: Sequence[Hit]) -> Iterator[Setting]:
+        compiler = self.bank.compiler
+        references = [token for hit in reversed(hits) for token in compiler.reference(hit.text)]
+        yield Setting([*compiler.prefix_ids, *references, *compiler.question(question)])
+
+
+@dataclass(frozen=True, slots=True)
+class ExplicitMemory:
+    """The key-values of the hits attached."""
+
+    bank: ExplicitBank
+    name: str = "explicit_dense"
+
+    @contextmanager
+    def prepare(self, question: str, hits: Sequence[Hit]) -> Iterator[Setting]:
+        with self.bank.attach(hits=hits) as reading:
+            yield Setting(self.bank.compiler.question(question), reading)
+
+
+def systems(bank: ExplicitBank) -> tuple[System, ...]:
+    """Return all systems over one bank."""
+    return ClosedBook(bank), TextRag(bank), ExplicitMemory(bank)
+
+
+@dataclass(frozen=True, slots=True)
+class Spoken:
+    """What a system said and what it took.
+
+    Attributes:
+        text: The answer.
+        first_token: Seconds from the given hits to the first token.
+        tokens_per_second: Decoding speed after it.
+        prefill_tokens: Tokens that went through the model before it.
+        hits: What was read, with shares of attention where the system knows them.
+    """
+
+    text: str
+    first_token: float
+    tokens_per_second: float
+    prefill_tokens: int
+    hits: tuple[Hit, ...]
+
+
+def speak(
+    bank: ExplicitBank,
+    system: System,
+    question: str,
+    hits: Sequence[Hit],
+    *,
+    max_new_tokens: int,
+    lead: str = "",
+) -> Spoken:
+    """Let a system answer greedily.
+
+    Args:
+        bank: Whose model speaks.
+        system: How.
+        question: The question.
+        hits: What was found for it, best first.
+        max_new_tokens: Most tokens of the answer.
+        lead: How every answer is made to begin; not part of what is returned.
+    """
+    started = time.perf_counter()
+    with system.prepare(question, hits) as setting:
+        prompt = [*setting.prompt, *bank.model.tokenize(lead)]
+        memory_tokens = 0 if setting.reading is None else setting.reading.tokens
+        said = generate(bank.model, prompt, max_new_tokens=max_new_tokens, memory_tokens=memory_tokens)
+    seconds = said.finished - said.first_token
+    return Spoken(
+        said.text.strip(),
+        said.first_token - started,
+        (said.new_tokens - 1) / seconds if said.new_tokens > 1 else 0.0,
+        len(prompt),
+        tuple(hits) if setting.reading is None else setting.reading.attended(),
+    )
+
+
+@torch.no_grad()
+def answer_nll(
+    bank: ExplicitBank, system: System, question: str, hits: Sequence[Hit], answer: str, *, lead: str
+) -> float:
+    """Return the mean negative log-likelihood of an answer's tokens, in nats.
+
+    Args:
+        bank: Whose model is asked.
+        system: How.
+        question: The question.
+        hits: What was found for it, best first.
+        answer: What should be said after ``lead``, without the space before it.
+        lead: How the answer begins.
+    """
+    lm = bank.model
+    wanted = lm.tokenize(f" {answer}")
+    with system.prepare(question, hits) as setting:
+        ids = torch.tensor([[*setting.prompt, *lm.tokenize(lead), *wanted]], device=lm.device)
+        output = lm.model(ids, attention_mask=torch.ones_like(ids), logits_to_keep=len(wanted) + 1)
+    log_probabilities = output.logits[0, :-1].float().log_softmax(-1)
+    chosen = log_probabilities.gather(1, torch.tensor(wanted, device=lm.device)[:, None])
+    return -float(chosen.mean())

@@ -1,0 +1,191 @@
+"""What every bank keeps, whatever mechanism lies under it."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from trimem import InvalidInputError, InvalidNamespaceError
+from trimem.bank import Bank
+
+PUMP = "The blue pump in the cellar runs at nine bar."
+BOAT = "The grey boat leaves the harbour every Tuesday."
+CAKE = "The almond cake needs eleven eggs."
+
+
+class BankContract:
+    """Needs a fixture ``bank``, empty, and ``folder``, where it lies."""
+
+    def test_what_is_remembered_is_recalled(self, bank: Bank) -> None:
+        ids = bank.remember([PUMP, BOAT, CAKE], namespace="acme", metadata={"source": "notes.md"})
+        assert len(ids) == len(set(ids)) == 3
+        hits = bank.recall("When does the boat leave?", 2, namespace="acme")
+        assert len(hits) == 2
+        assert hits[0].text == BOAT
+        assert hits[0].id == ids[1]
+        assert hits[0].source == "notes.md"
+        assert hits[0].slot.namespace == ("acme",)
+        assert 1 >= hits[0].score >= hits[1].score >= 0
+
+    def test_one_text_is_a_batch_of_one(self, bank: Bank) -> None:
+        assert bank.remember(PUMP, namespace="acme") == bank.remember([PUMP], namespace="acme")
+
+    def test_remembering_again_changes_nothing(self, bank: Bank) -> None:
+        first = bank.remember([PUMP, BOAT], namespace="acme")
+        before = bank.stats()
+        assert bank.remember([BOAT, PUMP, BOAT], namespace="acme") == [first[1], first[0]]
+        after = bank.stats()
+        assert (after.documents, after.slots, after.tensor_bytes) == (2, before.slots, before.tensor_bytes)
+
+    def test_a_new_text_under_an_old_key_replaces_it(self, bank: Bank) -> None:
+        (old,) = bank.remember(PUMP, namespace="acme", ids="pump")
+        (new,) = bank.remember(PUMP.replace("nine", "twelve"), namespace="acme", ids="pump")
+        assert new != old
+        assert [hit.id for hit in bank.recall("pump", 9, namespace="acme")] == [new]
+        assert bank.stats().documents == 1
+
+    def test_metadata_given_again_replaces_what_was(self, bank: Bank) -> None:
+        first = bank.remember(PUMP, namespace="acme", metadata={"floor": 1})
+        assert bank.remember(PUMP, namespace="acme", metadata={"floor": 2}) == first
+        assert bank.recall("pump", 1, namespace="acme")[0].metadata == {"floor": 2}
+        bank.remember(PUMP, namespace="acme")
+        assert bank.recall("pump", 1, namespace="acme")[0].metadata == {"floor": 2}
+
+    def test_tenants_see_their_own_and_what_lies_below(self, bank: Bank) -> None:
+        bank.remember(PUMP, namespace=("a",))
+        bank.remember(BOAT, namespace=("a", "b"))
+        bank.remember(CAKE, namespace=("ab",))
+
+        def seen(*namespace: str) -> set[str]:
+            return {hit.text for hit in bank.recall("the pump the boat the cake", 9, namespace=namespace)}
+
+        assert seen("a") == {PUMP, BOAT}
+        assert seen("a", "b") == {BOAT}
+        assert seen("ab") == {CAKE}
+        assert seen("A") == seen("b") == seen("a_") == seen("%") == set()
+
+    def test_the_same_key_in_two_namespaces_is_two_documents(self, bank: Bank) -> None:
+        (one,) = bank.remember(PUMP, namespace="a", ids="x")
+        (two,) = bank.remember(PUMP, namespace="b", ids="x")
+        assert one != two
+        bank.forget(namespace="a")
+        assert [hit.id for hit in bank.recall("pump", 9, namespace="b")] == [two]
+
+    def test_filters_run_before_the_best_are_chosen(self, bank: Bank) -> None:
+        bank.remember([PUMP, BOAT, CAKE], namespace="a", metadata=[{"n": 1, "s": "x"}, {"n": 2}, {"n": 3, "s": "x"}])
+
+        def found(**where: object) -> set[str]:
+            return {hit.text for hit in bank.recall("pump", 9, namespace="a", where=where)}
+
+        assert [hit.text for hit in bank.recall("the blue pump", 1, namespace="a", where={"n": 3})] == [CAKE]
+        assert found(n=2) == {BOAT}
+        assert found(n=[1, 3]) == {PUMP, CAKE}
+        assert found(s="x", n=[2, 3]) == {CAKE}
+        assert found(s=None) == {BOAT}
+        assert found(absent=1) == set()
+        assert found(**{"s' OR 1=1 --": "x"}) == set()
+        with pytest.raises(InvalidInputError, match="quotation"):
+            found(**{'s"': "x"})
+        with pytest.raises(InvalidInputError, match="compares with"):
+            found(s={"$ne": 1})
+
+    def test_queries_are_words_not_a_language(self, bank: Bank) -> None:
+        bank.remember([PUMP, BOAT], namespace="a")
+        for query in ('pump" OR "boat', "NEAR(pump boat)", "pump AND NOT boat", "text:pump*", "(((", "-- ; DROP TABLE"):
+            assert len(bank.recall(query, 9, namespace="a")) == 2, query
+
+    def test_forgetting_takes_what_was_meant_and_no_more(self, bank: Bank) -> None:
+        pump, boat = bank.remember([PUMP, BOAT], namespace=("a", "x"), metadata=[{"s": 1}, {"s": 2}])
+        (cake,) = bank.remember(CAKE, namespace="ab", metadata={"s": 1}, ids="cake")
+        assert bank.forget(namespace="a", ids="absent").slots == ()
+        assert bank.forget(namespace="b").slots == ()
+        assert bank.forget(namespace="a", ids=cake).slots == (), "another tenant's"
+        receipt = bank.forget(namespace="a", where={"s": 1})
+        assert receipt.slots == (pump,)
+        assert (receipt.documents, receipt.namespace) == (1, ("a",))
+        assert bank.forget(namespace="a", ids=[boat]).slots == (boat,)
+        assert bank.forget(namespace="ab", ids="cake").slots == (cake,)
+        assert bank.stats().slots == bank.stats().documents == 0
+        assert bank.recall("pump", 9, namespace="a") == []
+
+    def test_forgotten_bytes_are_gone_from_the_disk(self, bank: Bank, folder: Path) -> None:
+        secrets = [f"The secret word number {i} is xq{i:03}zz{i * 7919:05}." for i in range(12)]
+        bank.remember(secrets, namespace="a", metadata={"source": "secret-source-name"})
+        bank.remember(PUMP, namespace="b")
+
+        def left() -> int:
+            files = [file.read_bytes() for file in folder.rglob("*") if file.is_file()]
+            needles = [f"xq{i:03}zz".encode() for i in range(12)] + [b"secret-source-name"]
+            return sum(data.count(needle) for data in files for needle in needles)
+
+        assert left() > 12
+        receipt = bank.forget(namespace="a")
+        assert len(receipt.slots) == 12
+        assert left() == 0
+        bank.close()
+        assert left() == 0
+        assert bank.recall("pump", 1, namespace="b")[0].text == PUMP
+
+    def test_stats_count_what_is_there(self, bank: Bank) -> None:
+        assert (bank.stats().documents, bank.stats().slots, bank.stats().namespaces) == (0, 0, {})
+        bank.remember([PUMP, BOAT], namespace=("a", "x"))
+        bank.remember(CAKE, namespace="b")
+        stats = bank.stats()
+        assert (stats.documents, stats.slots, stats.compiled) == (3, 3, 3)
+        assert stats.namespaces == {("a", "x"): 2, ("b",): 1}
+        assert stats.tokens > 0
+        assert stats.tensor_bytes > 0
+        assert stats.database_bytes > 0
+        assert bank.stats(namespace="a").slots == 2
+
+    def test_wrong_arguments_are_refused_and_store_nothing(self, bank: Bank) -> None:
+        for texts in ("", "  ", [PUMP, ""], [PUMP, 3], [None]):
+            with pytest.raises(InvalidInputError, match="must be a string"):
+                bank.remember(texts, namespace="a")  # type: ignore[arg-type]
+        with pytest.raises(InvalidInputError, match="one length"):
+            bank.remember([PUMP, BOAT], namespace="a", ids=["x"])
+        with pytest.raises(InvalidInputError, match="one length"):
+            bank.remember([PUMP, BOAT], namespace="a", metadata=[{}])
+        with pytest.raises(InvalidInputError, match="JSON"):
+            bank.remember(PUMP, namespace="a", metadata={"x": object()})
+        with pytest.raises(InvalidInputError, match="an id must be"):
+            bank.remember(PUMP, namespace="a", ids="")
+        with pytest.raises(InvalidNamespaceError):
+            bank.remember(PUMP, namespace="")
+        with pytest.raises(InvalidNamespaceError):
+            bank.recall("pump", namespace=())
+        with pytest.raises(InvalidNamespaceError):
+            bank.forget(namespace=("a", ""))
+        with pytest.raises(InvalidInputError, match="at least 1"):
+            bank.recall("pump", 0, namespace="a")
+        with pytest.raises(InvalidInputError, match="query"):
+            bank.recall(" ", namespace="a")
+        assert bank.stats().slots == 0
+
+    def test_nothing_leaks_into_a_repr(self, bank: Bank) -> None:
+        bank.remember(PUMP, namespace="a", metadata={"source": "private.md"})
+        assert "pump" not in repr(bank)
+        assert "private" not in repr(bank)
+        hits = repr(bank.recall("pump", namespace="a"))
+        assert PUMP not in hits
+        assert "private" not in hits
+
+    async def test_async_twins_leave_the_loop_alive(self, bank: Bank) -> None:
+        ticks = 0
+
+        async def tick() -> None:
+            nonlocal ticks
+            while True:
+                await asyncio.sleep(0.001)
+                ticks += 1
+
+        ticking = asyncio.create_task(tick())
+        texts = [f"{PUMP} Number {i}." for i in range(20)]
+        ids = await bank.aremember(texts, namespace="a")
+        assert ticks > 3, "the loop stood still"
+        assert (await bank.arecall("pump number 7", 1, namespace="a"))[0].text == texts[7]
+        assert (await bank.astats()).slots == len(ids) == 20
+        assert len((await bank.aforget(namespace="a")).slots) == 20
+        ticking.cancel()

@@ -1,0 +1,380 @@
+"""ExplicitBank: the contract of all banks, and what only explicit memory promises."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from threading import Thread
+
+import pytest
+import torch
+from langchain_core.embeddings import DeterministicFakeEmbedding
+
+from tests import tiny
+from tests.contracts.bank import BOAT, CAKE, PUMP, BankContract
+from trimem import (
+    BankNotFoundError,
+    ContextLengthError,
+    CorruptTensorError,
+    ExplicitBank,
+    ExplicitConfig,
+    FingerprintMismatch,
+    InvalidInputError,
+    LanguageModel,
+    UnsupportedModelError,
+)
+from trimem.bench.systems import ExplicitMemory, TextRag, answer_nll
+from trimem.text.encoders import Encoder
+
+
+class TestContract(BankContract):
+    @pytest.fixture
+    def folder(self, bank: ExplicitBank) -> Path:
+        return bank.folder
+
+
+def prompt_logits(lm: LanguageModel, ids: list[int]) -> torch.Tensor:
+    with torch.no_grad():
+        result: torch.Tensor = lm.model(torch.tensor([ids])).logits[0]
+    return result
+
+
+@pytest.fixture
+def exact(tmp_path: Path, tiny_llama: LanguageModel, encoder: Encoder) -> Iterator[ExplicitBank]:
+    """A bank that stores every bit."""
+    config = ExplicitConfig(dtype="float32")
+    with ExplicitBank.open(tmp_path / "exact", model=tiny_llama, encoder=encoder, config=config) as bank:
+        yield bank
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma3", "phi3", "cohere"])
+def test_one_reference_reads_as_its_text_does(name: str, tmp_path: Path, encoder: Encoder) -> None:
+    lm = tiny.build(name)
+    config = ExplicitConfig(dtype="float32")
+    with ExplicitBank.open(tmp_path / "bank", model=lm, encoder=encoder, config=config) as bank:
+        bank.remember([PUMP, BOAT], namespace="a")
+        (hit,) = bank.recall("pump", 1, namespace="a")
+        question = bank.compiler.question("Which pump?")
+        before = [*bank.compiler.prefix_ids, *bank.compiler.reference(hit.text)]
+        full = prompt_logits(lm, [*before, *question])[len(before) :]
+        with bank.attach(lm, hits=[hit]):
+            read = prompt_logits(lm, question)
+    torch.testing.assert_close(read, full, atol=2e-4, rtol=0)
+
+
+def test_one_reference_reads_as_its_text_does_in_a_real_model(
+    tmp_path: Path, smollm: LanguageModel, encoder: Encoder
+) -> None:
+    with ExplicitBank.open(tmp_path / "bank", model=smollm, encoder=encoder) as bank:
+        bank.remember([PUMP, BOAT, CAKE], namespace="a")
+        hits = bank.recall("How many eggs does the cake need?", 1, namespace="a")
+        arguments = ("How many eggs does the cake need?", hits, "eleven")
+        from_text = answer_nll(bank, TextRag(bank), *arguments, lead="The answer is")
+        from_memory = answer_nll(bank, ExplicitMemory(bank), *arguments, lead="The answer is")
+    assert from_memory == pytest.approx(from_text, abs=0.01), "half precision on the disk is all that differs"
+
+
+def test_a_real_model_answers_from_memory(tmp_path: Path, smollm: LanguageModel, encoder: Encoder) -> None:
+    with ExplicitBank.open(tmp_path / "bank", model=smollm, encoder=encoder) as bank:
+        bank.remember([PUMP, BOAT, CAKE], namespace="a")
+        answer = bank.ask("On which day does the grey boat leave?", namespace="a", k=2, max_new_tokens=24)
+        alone = bank.ask("On which day does the grey boat leave?", namespace="empty", max_new_tokens=24)
+    assert "Tuesday" in answer.text
+    assert "Tuesday" not in alone.text
+    assert alone.hits == ()
+    assert answer.hits[0].text == BOAT
+    assert answer.hits[0].attention is not None
+    assert 0 < answer.hits[0].attention < 1
+    assert sum(hit.attention or 0.0 for hit in answer.hits) == pytest.approx(1.0, abs=1e-5)
+    assert answer.prompt_tokens < answer.memory_tokens + 30
+    assert 0 < answer.timings.search < answer.timings.first_token <= answer.timings.total
+    assert answer.tokens_per_second > 0
+
+
+def test_references_do_not_depend_on_their_batch(exact: ExplicitBank) -> None:
+    texts = [PUMP, BOAT + " " + CAKE, CAKE]
+    compiler = exact.compiler
+    together: dict[int, torch.Tensor] = {}
+    for batch in compiler.compile(texts):
+        together.update({i: record.key for i, record in batch.items()})
+    for i, text in enumerate(texts):
+        ((alone,),) = (batch.values() for batch in compiler.compile([text]))
+        torch.testing.assert_close(together[i], alone.key, atol=1e-5, rtol=1e-5)
+
+
+def test_the_best_hit_stands_nearest_to_the_question(exact: ExplicitBank) -> None:
+    exact.remember([PUMP, BOAT], namespace="a")
+    hits = exact.recall("pump", 2, namespace="a")
+    records = exact._records.read([hit.id for hit in hits])
+    memory = exact.compiler.memory(records)
+    layer = memory.layers[0]
+    assert layer.position is not None
+    assert layer.position[0, -1] == -1
+    best = records[0].value[0]
+    assert torch.equal(layer.value[0, :, -best.shape[1] :], best)
+    assert memory.tokens == exact.compiler.prefix.tokens + sum(record.tokens for record in records)
+
+
+def test_streaming_says_the_same(bank: ExplicitBank) -> None:
+    bank.remember([PUMP, BOAT], namespace="a")
+    whole = bank.ask("pump?", namespace="a", max_new_tokens=10)
+    stream = bank.ask("pump?", namespace="a", max_new_tokens=10, stream=True)
+    assert "".join(stream).strip() == whole.text
+    assert stream.answer.text == whole.text
+    assert stream.answer.hits == whole.hits
+
+
+def test_errors_of_a_stream_are_raised_to_its_reader(bank: ExplicitBank) -> None:
+    bank.remember(PUMP, namespace="a")
+    with pytest.raises(ContextLengthError, match="shorten the question"):
+        list(bank.ask("pump?", namespace="a", max_new_tokens=5000, stream=True))
+
+
+async def test_asking_off_the_loop(bank: ExplicitBank) -> None:
+    bank.remember([PUMP, BOAT], namespace="a")
+    answer = await bank.aask("pump?", namespace="a", max_new_tokens=4)
+    assert answer.text == bank.ask("pump?", namespace="a", max_new_tokens=4).text
+
+
+def test_tenants_in_threads_read_their_own(bank: ExplicitBank) -> None:
+    bank.remember(PUMP, namespace="a")
+    bank.remember(BOAT, namespace="b")
+    wanted = {name: bank.ask("what?", namespace=name, max_new_tokens=8).text for name in "ab"}
+    assert wanted["a"] != wanted["b"]
+    got: dict[str, list[str]] = {"a": [], "b": []}
+
+    def tenant(name: str) -> None:
+        for _ in range(5):
+            got[name].append(bank.ask("what?", namespace=name, max_new_tokens=8).text)
+
+    threads = [Thread(target=tenant, args=(name,)) for name in "ab"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(set(got[name]) == {wanted[name]} for name in "ab")
+
+
+def test_a_long_text_becomes_several_slots(bank: ExplicitBank) -> None:
+    text = "\n".join(f"Sentence number {i} says something about pumps." for i in range(12))
+    ids = bank.remember(text, namespace="a", metadata={"source": "long.txt"})
+    assert len(ids) > 3
+    hits = bank.recall("pumps", 99, namespace="a")
+    assert {hit.id for hit in hits} == set(ids)
+    for hit in hits:
+        assert text[hit.slot.start : hit.slot.stop] == hit.text
+        assert hit.slot.tokens <= bank.config.reference_tokens
+        assert text.splitlines()[hit.slot.line - 1].startswith(hit.text[:8])
+
+
+def test_slots_can_be_compiled_when_they_are_first_read(bank: ExplicitBank, tiny_llama: LanguageModel) -> None:
+    bank.remember([PUMP, BOAT], namespace="a", compile=False)
+    assert bank.stats().compiled == 0
+    assert bank.stats().tensor_bytes == 0
+    hits = bank.recall("pump", 1, namespace="a")
+    with bank.attach(tiny_llama, hits=hits):
+        pass
+    assert bank.stats().compiled == 1
+    assert bank.stats().tensor_bytes > 0
+    assert bank.compile(bank.recall("pump", 2, namespace="a")) == 1
+    assert bank.stats().compiled == 2
+
+
+def test_a_bank_opens_again_as_it_was(tmp_path: Path, tiny_llama: LanguageModel, encoder: Encoder) -> None:
+    folder = tmp_path / "bank"
+    moment = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    config = ExplicitConfig(reference_tokens=64)
+    with ExplicitBank.open(folder, model=tiny_llama, encoder=encoder, config=config, clock=lambda: moment) as bank:
+        ids = bank.remember(PUMP, namespace="a", metadata={"source": "x"})
+        said = bank.ask("pump?", namespace="a", max_new_tokens=6).text
+    with ExplicitBank.open(folder, model=tiny_llama, encoder=encoder) as bank:
+        assert bank.config == config
+        (hit,) = bank.recall("pump", namespace="a")
+        assert (hit.id, hit.slot.created_at) == (ids[0], moment)
+        assert bank.ask("pump?", namespace="a", max_new_tokens=6).text == said
+        assert bank.remember(PUMP, namespace="a") == ids
+
+
+def test_two_open_banks_see_each_others_writes(tmp_path: Path, tiny_llama: LanguageModel, encoder: Encoder) -> None:
+    with (
+        ExplicitBank.open(tmp_path, model=tiny_llama, encoder=encoder) as one,
+        ExplicitBank.open(tmp_path, model=tiny_llama, encoder=encoder) as two,
+    ):
+        one.remember(PUMP, namespace="a")
+        assert [hit.text for hit in two.recall("pump", namespace="a")] == [PUMP]
+        two.remember(BOAT, namespace="a")
+        assert len(one.recall("pump", namespace="a")) == 2
+        one.forget(namespace="a")
+        assert two.recall("pump", namespace="a") == []
+
+
+def test_another_model_is_refused_with_both_names(tmp_path: Path, tiny_llama: LanguageModel, encoder: Encoder) -> None:
+    with ExplicitBank.open(tmp_path, model=tiny_llama, encoder=encoder) as bank:
+        bank.remember(PUMP, namespace="a")
+        other = tiny.build("qwen3")
+        with pytest.raises(FingerprintMismatch, match=r"llama .* qwen3"):
+            ExplicitBank.open(tmp_path, model=other, encoder=encoder)
+        with (
+            pytest.raises(FingerprintMismatch, match="qwen3"),
+            bank.attach(other, hits=bank.recall("pump", namespace="a")),
+        ):
+            pass
+        assert bank.stats().slots == 1
+
+
+def test_a_model_named_by_a_folder_is_checked_when_it_is_loaded(
+    tmp_path: Path, tiny_llama: LanguageModel, encoder: Encoder
+) -> None:
+    folders = {}
+    for name, lm in (("right", tiny_llama), ("wrong", tiny.build("llama", seed=1))):
+        folders[name] = tmp_path / name
+        lm.model.save_pretrained(folders[name])
+        lm.tokenizer.save_pretrained(folders[name])
+    with ExplicitBank.open(tmp_path / "bank", model=folders["right"], encoder=encoder) as bank:
+        bank.remember(PUMP, namespace="a")
+    with ExplicitBank.open(tmp_path / "bank", encoder=encoder) as bank:  # finds its model by itself
+        assert bank.model.name == str(folders["right"])
+    with ExplicitBank.open(tmp_path / "bank", model=folders["wrong"], encoder=encoder) as bank:
+        assert len(bank.recall("pump", namespace="a")) == 1, "searching needs no model"
+        for _ in range(2):
+            with pytest.raises(FingerprintMismatch):
+                bank.ask("pump?", namespace="a")
+
+
+def test_another_encoder_is_refused(tmp_path: Path, tiny_llama: LanguageModel, encoder: Encoder) -> None:
+    with ExplicitBank.open(tmp_path, model=tiny_llama, encoder=encoder) as bank:
+        bank.remember(PUMP, namespace="a")
+    with ExplicitBank.open(tmp_path, model=tiny_llama, encoder=DeterministicFakeEmbedding(size=16)) as bank:
+        with pytest.raises(FingerprintMismatch, match="all-MiniLM-L6-v2"):
+            bank.recall("pump", namespace="a")
+        with pytest.raises(FingerprintMismatch, match="encoder"):
+            bank.remember(BOAT, namespace="a")
+
+
+def test_langchain_embeddings_find_slots(tmp_path: Path, tiny_llama: LanguageModel) -> None:
+    with ExplicitBank.open(tmp_path, model=tiny_llama, encoder=DeterministicFakeEmbedding(size=16)) as bank:
+        bank.remember([PUMP, BOAT], namespace="a")
+        assert bank.recall(PUMP, 1, namespace="a")[0].text == PUMP
+
+
+def test_absolute_positions_are_refused_before_anything_is_stored(tmp_path: Path, encoder: Encoder) -> None:
+    with ExplicitBank.open(tmp_path, model=tiny.build("gpt2"), encoder=encoder) as bank:
+        with pytest.raises(UnsupportedModelError, match="absolute positions"):
+            bank.remember(PUMP, namespace="a")
+        assert bank.stats().slots == 0
+
+
+def test_what_is_no_bank_is_refused(tmp_path: Path, tiny_llama: LanguageModel) -> None:
+    with pytest.raises(BankNotFoundError, match="no bank in"):
+        ExplicitBank.open(tmp_path / "absent", model=tiny_llama, create=False)
+    assert not (tmp_path / "absent").exists()
+    file = tmp_path / "file"
+    file.write_text("x")
+    with pytest.raises(InvalidInputError, match="a bank is a folder"):
+        ExplicitBank.open(file, model=tiny_llama)
+    with pytest.raises(InvalidInputError, match="a bank is a folder"):
+        ExplicitBank.open("postgresql://localhost/bank", model=tiny_llama)
+
+
+def test_another_configuration_is_refused(tmp_path: Path, tiny_llama: LanguageModel, encoder: Encoder) -> None:
+    with ExplicitBank.open(tmp_path, model=tiny_llama, encoder=encoder) as bank:
+        bank.remember(PUMP, namespace="a")
+    with pytest.raises(InvalidInputError, match="leave config out"):
+        ExplicitBank.open(tmp_path, model=tiny_llama, encoder=encoder, config=ExplicitConfig(reference_tokens=64))
+
+
+def test_a_corrupt_record_is_named_and_can_be_made_again(bank: ExplicitBank) -> None:
+    pump, boat = bank.remember([PUMP, BOAT], namespace="a")
+    said = bank.ask("pump?", namespace="a", k=2, max_new_tokens=6).text
+    path = bank.folder / "tensors" / pump[:2] / f"{pump}.safetensors"
+    for damage in (b"", path.read_bytes()[:200], b"\xff" * 3000):
+        path.write_bytes(damage)
+        with pytest.raises(CorruptTensorError, match=f"slot {pump} .*Delete the file"):
+            bank.ask("pump?", namespace="a", k=2)
+    other = bank.recall("boat", 1, namespace="a")
+    assert other[0].id == boat
+    with bank.attach(bank.model, hits=other):
+        pass  # the other slot is not touched by it
+    path.unlink()
+    assert bank.ask("pump?", namespace="a", k=2, max_new_tokens=6).text == said
+
+
+def test_a_record_of_other_tensors_is_corrupt(bank: ExplicitBank) -> None:
+    (pump,) = bank.remember(PUMP, namespace="a")
+    bank._records._tensors.write(pump, {"key": torch.zeros(2)}, {})
+    with pytest.raises(CorruptTensorError, match="lacks the tensor 'value'"):
+        bank.ask("pump?", namespace="a")
+
+
+def test_hits_that_were_forgotten_are_refused_and_stay_forgotten(bank: ExplicitBank) -> None:
+    bank.remember(PUMP, namespace="a")
+    hits = bank.recall("pump", namespace="a")
+    bank.forget(namespace="a")
+    with pytest.raises(InvalidInputError, match="does not hold"), bank.attach(bank.model, hits=hits):
+        pass
+    assert not list(bank.folder.rglob("*.safetensors"))
+
+
+def test_an_interrupted_call_is_finished_by_the_next(bank: ExplicitBank, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [f"Fact {i} is about the number {i * 37}." for i in range(70)]
+    put, calls = bank._store.put, []
+
+    def fails_at_the_second_group(*args: object) -> list[str]:
+        calls.append(args)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return put(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(bank._store, "put", fails_at_the_second_group)
+    with pytest.raises(KeyboardInterrupt):
+        bank.remember(texts, namespace="a")
+    monkeypatch.undo()
+    stored = bank.stats().slots
+    assert 0 < stored < 70
+    assert len(list(bank.folder.rglob("*.safetensors"))) == stored, "tensors of the failed group do not stay"
+    assert len(bank.remember(texts, namespace="a")) == 70
+    assert bank.stats().slots == 70
+
+
+def test_numbers_too_large_for_the_dtype_are_refused(tmp_path: Path, encoder: Encoder) -> None:
+    lm = tiny.build("llama")
+    with torch.no_grad():
+        for layer in lm.model.model.layers:
+            layer.self_attn.v_proj.weight *= 1e6
+    with ExplicitBank.open(tmp_path / "half", model=lm, encoder=encoder) as bank:
+        with pytest.raises(UnsupportedModelError, match="bfloat16"):
+            bank.remember(PUMP, namespace="a")
+        assert bank.stats().slots == 0
+    config = ExplicitConfig(dtype="bfloat16")
+    with ExplicitBank.open(tmp_path / "brain", model=lm, encoder=encoder, config=config) as bank:
+        assert bank.remember(PUMP, namespace="a")
+
+
+def test_a_question_longer_than_the_context_is_refused(bank: ExplicitBank) -> None:
+    bank.remember(PUMP, namespace="a")
+    with pytest.raises(ContextLengthError, match="more than the 512 that llama was made for"):
+        bank.ask("why? " * 200, namespace="a")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"reference_tokens": 3}, "at least 8"),
+        ({"dtype": "int4"}, "float16, bfloat16, float32"),
+        ({"instruction": " "}, "must not be empty"),
+    ],
+)
+def test_wrong_configurations_are_refused(values: dict[str, object], message: str) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        ExplicitConfig(**values)  # type: ignore[arg-type]
+
+
+def test_a_configuration_survives_json_and_unknown_keys_do_not() -> None:
+    config = ExplicitConfig(reference_tokens=64, dtype="float32")
+    stored = json.loads(json.dumps(config.to_json()))
+    assert ExplicitConfig.from_json(stored) == config
+    for change in ({"version": 99}, {"new": 1}):
+        with pytest.raises(InvalidInputError, match="upgrade trimem"):
+            ExplicitConfig.from_json({**stored, **change})

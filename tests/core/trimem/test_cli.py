@@ -1,0 +1,196 @@
+"""The command line: what it prints, what it exits with, and its JSON."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from tests.contracts.bank import BOAT, CAKE, PUMP
+from trimem import LanguageModel
+from trimem.cli import app
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory, tiny_llama: LanguageModel) -> str:
+    """The tiny Llama in a folder, as a user would name it."""
+    folder = tmp_path_factory.mktemp("model")
+    tiny_llama.model.save_pretrained(folder)
+    tiny_llama.tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture
+def docs(tmp_path: Path) -> Path:
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    (folder / "pump.md").write_text(f"# Pumps\n\n{PUMP}\n")
+    (folder / "boat.txt").write_text(BOAT)
+    (folder / "picture.png").write_bytes(b"\x89PNG\0\0")
+    return folder
+
+
+@pytest.fixture
+def bank(tmp_path: Path) -> str:
+    return str(tmp_path / "bank")
+
+
+def trimem(*arguments: str, code: int = 0) -> Result:
+    result = CliRunner().invoke(app, list(arguments), catch_exceptions=False)
+    assert result.exit_code == code, result.output
+    return result
+
+
+def json_of(*arguments: str, code: int = 0) -> Any:
+    return json.loads(trimem(*arguments, "--json", code=code).stdout)
+
+
+def here(bank: str, namespace: str = "acme/hr") -> tuple[str, ...]:
+    return ("--bank", bank, "--namespace", namespace)
+
+
+def test_from_a_folder_to_an_answer_and_back_to_nothing(docs: Path, bank: str, model: str) -> None:
+    said = trimem("remember", str(docs), *here(bank), "--model", model)
+    assert "2 files are 2 references under acme/hr (+2)" in said.stdout
+    assert "picture.png is a binary file" in said.stderr
+    assert "(+0)" in trimem("remember", str(docs), *here(bank), "--model", model).stdout
+
+    found = json_of("recall", "When does the boat leave?", *here(bank, "acme"), "-k", "1")
+    assert [(hit["text"], Path(hit["source"]).name, hit["line"]) for hit in found] == [(BOAT, "boat.txt", 1)]
+
+    answer = json_of("ask", "pump?", *here(bank), "--max-new-tokens", "5")  # finds its model by itself
+    assert {Path(hit["source"]).name for hit in answer["hits"]} == {"pump.md", "boat.txt"}
+    assert sum(hit["attention"] for hit in answer["hits"]) == pytest.approx(1.0, abs=1e-5)
+    assert answer["new_tokens"] == 5
+    assert set(answer["timings"]) == {"search", "load", "first_token", "total"}
+    shown = trimem("ask", "pump?", *here(bank), "--max-new-tokens", "5").stdout
+    assert answer["text"] in shown
+    assert "pump.md:1" in shown
+    assert "in memory" in shown
+
+    counted = json_of("stats", "--bank", bank)
+    assert (counted["documents"], counted["slots"], counted["namespaces"]) == (2, 2, {"acme/hr": 2})
+    assert "2 (2 compiled)" in trimem("stats", "--bank", bank, "--namespace", "acme").stdout
+
+    receipt = json_of("forget", *here(bank), "--source", str(docs / "pump.md"))
+    assert (receipt["documents"], len(receipt["slots"]), receipt["records"]) == (1, 1, 1)
+    assert "erased 1 slots" in trimem("forget", *here(bank), "--all").stdout
+    assert json_of("stats", "--bank", bank)["slots"] == 0
+    assert json_of("recall", "boat", *here(bank)) == []
+
+
+def test_a_changed_file_replaces_what_it_was(docs: Path, bank: str, model: str) -> None:
+    trimem("remember", str(docs), *here(bank), "--model", model)
+    (docs / "boat.txt").write_text(CAKE)
+    trimem("remember", str(docs), *here(bank), "--model", model)
+    assert CAKE in trimem("recall", "boat", *here(bank)).stdout
+    assert BOAT not in trimem("recall", "boat", *here(bank)).stdout
+
+
+def test_where_filters(docs: Path, bank: str, model: str) -> None:
+    trimem("remember", str(docs), *here(bank), "--model", model)
+    source = str(docs / "boat.txt")
+    assert len(json_of("recall", "pump", *here(bank), "--where", f"source={source}")) == 1
+    assert json_of("recall", "pump", *here(bank), "--where", "n=1") == []
+    assert "KEY=VALUE" in trimem("recall", "pump", *here(bank), "--where", "source", code=1).stderr
+
+
+def test_files_that_cannot_be_read_are_named_and_the_rest_is_stored(docs: Path, bank: str, model: str) -> None:
+    (docs / "broken.pdf").write_bytes(b"%PDF-1.4 nothing")
+    (docs / "latin.md").write_bytes(b"caf\xe9")
+    report = json_of("remember", str(docs), *here(bank), "--model", model, code=1)
+    assert (report["files"], report["new_slots"]) == (2, 2)
+    unread = {Path(file["source"]).name: file["unexpected"] for file in report["unread"]}
+    assert unread == {"broken.pdf": True, "latin.md": True, "picture.png": False}
+    assert json_of("stats", "--bank", bank)["slots"] == 2
+
+
+def test_a_folder_with_nothing_to_read(tmp_path: Path, bank: str) -> None:
+    (tmp_path / "empty").mkdir()
+    assert "nothing to read" in trimem("remember", str(tmp_path / "empty"), *here(bank), code=1).stderr
+    assert "no file or folder" in trimem("remember", str(tmp_path / "absent"), *here(bank), code=1).stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (("recall", "x", "--namespace", "a"), "BankNotFoundError"),
+        (("ask", "x", "--namespace", "a"), "BankNotFoundError"),
+        (("stats",), "BankNotFoundError"),
+        (("forget", "--namespace", "a", "--all"), "BankNotFoundError"),
+        (("forget", "--namespace", "a"), "InvalidInputError"),
+        (("forget", "--namespace", "a", "--all", "--id", "x"), "InvalidInputError"),
+    ],
+)
+def test_errors_are_said_and_make_nothing(arguments: tuple[str, ...], error: str, bank: str) -> None:
+    assert error in trimem(*arguments, "--bank", bank, code=1).stderr
+    assert not Path(bank).exists()
+
+
+def test_wrong_values_are_refused(docs: Path, bank: str, model: str) -> None:
+    trimem("remember", str(docs), *here(bank), "--model", model)
+    assert "InvalidInputError" in trimem("recall", "x", *here(bank), "-k", "0", code=1).stderr
+    for wrong in ("", "/", "a//b"):
+        assert "InvalidNamespaceError" in trimem("recall", "x", *here(bank, wrong), code=1).stderr
+    assert "nothing is remembered" in trimem("recall", "x", *here(bank, "nobody")).stderr
+    trimem("recall", "x", code=2)
+
+
+def test_another_model_is_refused(docs: Path, bank: str, model: str, tmp_path: Path) -> None:
+    from tests import tiny
+
+    other = tiny.build("llama", seed=5)
+    other.model.save_pretrained(tmp_path / "other")
+    other.tokenizer.save_pretrained(tmp_path / "other")
+    trimem("remember", str(docs), *here(bank), "--model", model)
+    assert "FingerprintMismatch" in trimem("ask", "x", *here(bank), "--model", str(tmp_path / "other"), code=1).stderr
+    assert json_of("stats", "--bank", bank)["slots"] == 2
+
+
+def test_bench_writes_its_contract(tmp_path: Path, model: str) -> None:
+    squad = {
+        "data": [
+            {
+                "paragraphs": [
+                    {"context": text, "qas": [{"question": question, "answers": [{"text": answer}]}]}
+                    for text, question, answer in (
+                        (PUMP, "At which pressure does the pump run?", "nine bar"),
+                        (BOAT, "When does the boat leave?", "Tuesday"),
+                        (CAKE, "How many eggs does the cake need?", "eleven"),
+                    )
+                ]
+            }
+        ]
+    }
+    data, out, plot = tmp_path / "squad.json", tmp_path / "out.json", tmp_path / "plot.png"
+    data.write_text(json.dumps(squad))
+    arguments = ("--data", str(data), "--refs", "1", "--n", "3", "--model", model, "--seed", "0")
+    trimem("bench", "explicit", *arguments, "--json", str(out), "--plot", str(plot))
+    result = json.loads(out.read_text())
+    assert [row["system"] for row in result["rows"]] == ["closed_book", "text_rag", "explicit_dense"]
+    for row in result["rows"]:
+        assert set(row) == {
+            "system",
+            "answer_nll",
+            "f1",
+            "em",
+            "ttft_ms_p50",
+            "prefill_tokens",
+            "decode_tok_s",
+            "bytes_per_ref",
+            "gap_closed",
+        }
+    closed, text, memory = result["rows"]
+    assert (result["recall_at_k"], result["refs"], result["n"]) == (1.0, 1, 3)
+    assert (closed["gap_closed"], text["gap_closed"]) == (0.0, 1.0)
+    assert memory["answer_nll"] == pytest.approx(text["answer_nll"], abs=0.05), "one reference reads as its text"
+    assert memory["prefill_tokens"] < closed["prefill_tokens"] < text["prefill_tokens"]
+    assert closed["bytes_per_ref"] < text["bytes_per_ref"] < memory["bytes_per_ref"]
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    broken = tmp_path / "broken.json"
+    broken.write_text("{}")
+    said = trimem("bench", "explicit", "--data", str(broken), "--model", model, "--json", str(out), code=1)
+    assert "SQuAD" in said.stderr
