@@ -288,9 +288,10 @@ def bench_explicit(
     json_path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     if plot is not None:
         plot_explicit(result, plot)
-    table = Table(*result["rows"][0])
-    for row in result["rows"]:
-        table.add_row(*(value if isinstance(value, str) else f"{value:,.3f}" for value in row.values()))
+    names, *measures = result["rows"][0]
+    table = Table("", *(row[names] for row in result["rows"]), box=None)
+    for measure in measures:
+        table.add_row(measure, *(f"{row[measure]:,.3f}" for row in result["rows"]))
     out.print(table)
     out.print(f"recall@{refs} {result['recall_at_k']:.3f} over {result['paragraphs']} paragraphs", highlight=False)
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from trimem.bench.systems import Spoken, speak, systems
+from trimem.bench.systems import speak, systems
 from trimem.explicit.bank import ExplicitBank
 from trimem.lm.load import cache_folder, load_model
 from trimem.progress import track

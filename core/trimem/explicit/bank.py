@@ -13,7 +13,7 @@ from typing import Any, Literal, overload
 from uuid import uuid4
 
 from trimem.bank import Bank
-from trimem.errors import BankNotFoundError, InvalidInputError
+from trimem.errors import BankNotFoundError, ContextLengthError, InvalidInputError
 from trimem.explicit.answering import Answering
 from trimem.explicit.compiler import Compiler
 from trimem.explicit.config import ExplicitConfig
@@ -197,13 +197,16 @@ class ExplicitBank(Bank):
         path = as_namespace(namespace)
         given = documents(texts, metadata, ids)
         with self._lock:
-            row = self._store.bank() or self._store.create_bank(
-                mechanism=MECHANISM,
-                model_name=self.model.name,
-                model_fingerprint=self.model.fingerprint,
-                encoder_fingerprint=self._encoder.fingerprint,
-                config=self.config.to_json(),
-            )
+            row = self._store.bank()
+            if row is None:
+                row = self._store.create_bank(
+                    mechanism=MECHANISM,
+                    model_name=self.model.name,
+                    model_fingerprint=self.model.fingerprint,
+                    encoder_fingerprint=self._encoder.fingerprint,
+                    config=self.config.to_json(),
+                )
+            check_config(self.folder, row, self.config)
             check_encoder(self.folder, row, self._encoder)
             stored = self._store.documents(path, list(given))
             unchanged = {
@@ -216,6 +219,7 @@ class ExplicitBank(Bank):
             slots = {key: stored[key][1] for key in unchanged}
             new = [document for key, document in given.items() if key not in unchanged]
             if new:
+                check_model(self.folder, row, self.model)
                 writer = Writer(self._store, self._records, self._encoder, self.compiler)
                 slots.update(writer.write(path, new, compile=compile, progress=progress))
         return [slot for key in given for slot in slots[key]]
@@ -276,6 +280,7 @@ class ExplicitBank(Bank):
         Raises:
             FingerprintMismatch: Another model compiled the bank.
             InvalidInputError: A hit is not in the bank (any more).
+            ContextLengthError: The hits fill the model's context.
             CorruptTensorError: The tensors of a hit cannot be read.
         """
         lm = self.model if model is None else model
@@ -287,6 +292,11 @@ class ExplicitBank(Bank):
         records = self._records.read([hit.id for hit in hits])
         lengths = tuple(record.tokens for record in records)
         reading = Reading(tuple(hits), lengths, compiler.prefix.tokens + sum(lengths))
+        if reading.tokens >= lm.context_length:
+            raise ContextLengthError(
+                f"{len(hits)} hits are {reading.tokens} tokens of memory with the prefix, which leaves nothing of the "
+                f"{lm.context_length} that {lm.name} was made for: attach fewer"
+            )
         with attach(lm, compiler.memory(records), shares=reading.shares):
             yield reading
 

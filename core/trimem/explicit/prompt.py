@@ -2,8 +2,7 @@
 
 What a model reads, as memory or as text, is ``prefix, reference, ..., reference, question``. The
 prefix is the same for all references and is encoded once; its first tokens are the attention sink
-that every reference was written under (Memory³, section 3.2; without a shared prefix quality drops
-by half, see docs/benchmarks.md).
+that every reference was written under (Memory³, section 3.2).
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ def attach(lm: LanguageModel, memory: Memory, *, shares: AttentionShares | None 
     model then reads both memories. On leaving, by any way, the model is as it was.
 
     The context's positions stay as they are; where memory stands relative to them was decided when
-    its keys were rotated.
+    its keys were rotated. Attention weights (``output_attentions``) are not returned meanwhile.
 
     Args:
         lm: The model.

@@ -1,7 +1,8 @@
 """Finding slots by their words and by their vectors at once.
 
 The score of a slot is ``0.3 * bm25 / best bm25 + 0.7 * cosine``: words alone win on some corpora,
-vectors on others, and this weighted sum comes near the better one everywhere (docs/benchmarks.md).
+vectors on others, and this weighted sum is near the better of the two on either kind, which fusing
+their ranks with equal weight is not.
 """
 
 from __future__ import annotations

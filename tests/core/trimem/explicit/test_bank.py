@@ -358,6 +358,27 @@ def test_a_question_longer_than_the_context_is_refused(bank: ExplicitBank) -> No
         bank.ask("why? " * 200, namespace="a")
 
 
+def test_more_hits_than_the_context_holds_are_refused(bank: ExplicitBank) -> None:
+    bank.remember([f"{PUMP} Number {i}." for i in range(12)], namespace="a")
+    hits = bank.recall("pump", 12, namespace="a")
+    with pytest.raises(ContextLengthError, match=r"12 hits are .* attach fewer"), bank.attach(bank.model, hits=hits):
+        pass
+
+
+def test_a_bank_made_meanwhile_by_another_is_not_written_to(
+    tmp_path: Path, tiny_llama: LanguageModel, encoder: Encoder
+) -> None:
+    late = ExplicitBank.open(tmp_path, model=tiny.build("qwen3"), encoder=encoder)
+    later = ExplicitBank.open(tmp_path, model=tiny_llama, encoder=encoder, config=ExplicitConfig(dtype="float32"))
+    with ExplicitBank.open(tmp_path, model=tiny_llama, encoder=encoder) as bank, late, later:
+        bank.remember(PUMP, namespace="a")
+        with pytest.raises(FingerprintMismatch, match="qwen3"):
+            late.remember(BOAT, namespace="a")
+        with pytest.raises(InvalidInputError, match="leave config out"):
+            later.remember(BOAT, namespace="a")
+        assert bank.stats().slots == 1
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
