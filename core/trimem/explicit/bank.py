@@ -148,8 +148,10 @@ class ExplicitBank(Bank):
     @cached_property
     def config(self) -> ExplicitConfig:
         """How this bank is compiled."""
+        if self._given_config is not None:
+            return self._given_config
         row = self._store.bank()
-        return ExplicitConfig.from_json(row.config) if row is not None else self._given_config or ExplicitConfig()
+        return ExplicitConfig() if row is None else ExplicitConfig.from_json(row.config)
 
     @cached_property
     def compiler(self) -> Compiler:
