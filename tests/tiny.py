@@ -76,7 +76,6 @@ MODELS: dict[str, Callable[[], PreTrainedModel]] = {
             n_head=4,
             n_positions=512,
             initializer_range=0.15,
-            scale_attn_by_inverse_layer_idx=True,
             pad_token_id=0,
             bos_token_id=1,
             eos_token_id=2,

@@ -62,7 +62,7 @@ def _load(name: str | Path, options: dict[str, Any], title: str) -> LanguageMode
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, revision=options.get("revision"))
         model = AutoModelForCausalLM.from_pretrained(name, **options)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ImportError) as error:
         raise InvalidInputError(
             f"no causal language model could be loaded from {name}: {error}. Give a Hugging Face id, a folder with "
             "config.json and weights, or a .gguf file"
