@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar, cast
 
 import typer
 from rich.console import Console
@@ -25,6 +25,7 @@ from trimem.types import Hit, as_namespace
 
 if TYPE_CHECKING:
     from trimem.explicit.bank import ExplicitBank
+    from trimem.explicit.density import Density
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -123,6 +124,10 @@ def ask(
     k: Annotated[int, typer.Option("--k", "-k", help="References to read.")] = 5,
     max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", help="Longest answer, in tokens.")] = 128,
     where: WhereOption = None,
+    density: Annotated[
+        str, typer.Option("--density", help="dense, mixed, or tokens a head of each reference: 128,32,8.")
+    ] = "dense",
+    bias: Annotated[float, typer.Option("--bias", help="Above 0, memory is heeded more than text would be.")] = 0.0,
     model: ModelOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -134,6 +139,8 @@ def ask(
             k=k,
             where=_where(where),
             max_new_tokens=max_new_tokens,
+            density=_density(density),
+            bias=bias,
             stream=True,
         )
         if not as_json:
@@ -264,36 +271,186 @@ def demo(
         _print_json(result)
 
 
+@app.command()
+@errors_said
+def advise(
+    uses: Annotated[float, typer.Option("--uses", help="How often the text is used in the model's lifetime.")],
+    model: Annotated[
+        str | None, typer.Option("--model", help="Hugging Face id, folder or GGUF file; by default the small one.")
+    ] = None,
+    as_json: JsonOption = False,
+    plot: Annotated[Path | None, typer.Option("--plot", help="Where to draw the costs, as PNG or SVG.")] = None,
+) -> None:
+    """Say where a text is cheapest: in the parameters, as explicit memory, or read again each time.
+
+    Compute alone, by the formulas of Memory³ and for its recipe: 8 of 128 tokens kept at the first half of the layers.
+    """
+    from trimem.explicit.cost import Shape, advice, costs
+    from trimem.lm.load import DEFAULT_NAME, model_config
+
+    name = DEFAULT_NAME if model is None else model
+    shape = Shape.of(model_config(model))
+    cost = costs(shape)
+    advised = advice(cost, uses)
+    if plot is not None:
+        from trimem.bench.plots import plot_costs
+
+        plot_costs(cost, plot, model=name, uses=uses)
+    if as_json:
+        _print_json({"model": name, **asdict(advised)})
+        return
+    times = f"{uses:,.10g} uses"
+    table = Table("TFlop", "write", "a use", times, box=None)
+    for medium, write, read, total in (
+        ("parameters", cost.implicit_write, 0.0, advised.parameters),
+        ("explicit memory", cost.explicit_write, cost.explicit_read, advised.explicit_memory),
+        ("RAG", 0.0, cost.rag_read, advised.rag),
+    ):
+        style = "bold" if medium == advised.best else None
+        table.add_row(medium, *(f"{value:,.3g}" for value in (write, read, total)), style=style)
+    out.print(table)
+    stretch = "never the cheapest"
+    if advised.interval is not None:
+        stretch = "the cheapest from {:,.2f} to {:,.0f} uses".format(*advised.interval)
+    out.print(f"cheapest at {times}: {advised.best}; explicit memory is {stretch}", highlight=False)
+    out.print(
+        f"{escape(name)}, memory at {shape.memory_layers} of {shape.num_layers} layers; compute alone, "
+        "neither bytes nor transfers",
+        highlight=False,
+        style="dim",
+    )
+
+
+@app.command()
+@errors_said
+def calibrate(
+    model: ModelOption = None,
+    samples: Annotated[int, typer.Option("--samples", help="Made-up facts to measure on.")] = 12,
+    seed: Annotated[int, typer.Option("--seed", help="Of the facts.")] = 0,
+    path: Annotated[
+        Path | None, typer.Option("--out", help="Where to write it; by default where trimem looks for it.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Find the heads by which a model fetches facts from memory, once a model.
+
+    Banks made with heads="calibrated" or bytes_per_ref go by it.
+    """
+    from trimem.explicit.calibration import calibrate as measure
+    from trimem.explicit.calibration import own_calibration
+    from trimem.explicit.compiler import Compiler
+    from trimem.explicit.config import ExplicitConfig
+    from trimem.lm.load import load_model
+
+    _quiet()
+    lm = load_model(model)
+    made = measure(Compiler(lm, ExplicitConfig()), samples=samples, seed=seed)
+    where = own_calibration(lm) if path is None else path
+    made.save(where)
+    if as_json:
+        _print_json(asdict(made))
+        return
+    table = Table("head", "copies", "is missed by, nats", box=None)
+    for layer, head in made.ranking()[:12]:
+        scores = (f"{score[layer][head]:.3f}" for score in (made.copy_score, made.ablation))
+        table.add_row(f"layer {layer} head {head}", *scores)
+    out.print(table)
+    out.print(f"all {len(made.ranking())} heads of {escape(lm.name)} are in {where}", highlight=False)
+
+
 @bench.command("explicit")
 @errors_said
 def bench_explicit(
-    data: Annotated[Path, typer.Option("--data", help="A file in SQuAD's format.")],
+    data: Annotated[Path, typer.Option("--data", help="A file of questions.")],
     json_path: Annotated[Path, typer.Option("--json", help="Where to write the result.")],
+    format: Annotated[str, typer.Option("--format", help="Of the file: squad or kv.")] = "squad",
     refs: Annotated[int, typer.Option("--refs", help="References a question.")] = 5,
     n: Annotated[int, typer.Option("--n", help="Questions.")] = 50,
     model: ModelOption = None,
     dtype: Annotated[str | None, typer.Option("--dtype", help="Precision of the model, such as bfloat16.")] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of the draw of questions.")] = 0,
+    system: Annotated[
+        list[str] | None, typer.Option("--system", help="What to compare with closed book and text RAG; repeatable.")
+    ] = None,
+    new_tokens: Annotated[int, typer.Option("--new-tokens", help="Longest answer; 1 measures no f1, em, speed.")] = 24,
     bank: Annotated[Path | None, typer.Option("--bank", help="Keep the bank here; else it is thrown away.")] = None,
     plot: Annotated[Path | None, typer.Option("--plot", help="Where to draw the result, as PNG or SVG.")] = None,
 ) -> None:
     """Read documents as memory and as text: likelihood of the answers, time, bytes."""
-    from trimem.bench.explicit import run
+    from trimem.bench.explicit import DEFAULT, run
     from trimem.bench.plots import plot_explicit
     from trimem.lm.load import load_model
 
     _quiet()
     lm = load_model(model, **({} if dtype is None else {"dtype": dtype}))
-    result = run(data, lm=lm, refs=refs, n=n, seed=seed, bank_folder=bank)
+    result = run(
+        data,
+        lm=lm,
+        refs=refs,
+        n=n,
+        seed=seed,
+        format=format,
+        names=system or DEFAULT,
+        new_tokens=new_tokens,
+        bank_folder=bank,
+    )
     json_path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     if plot is not None:
         plot_explicit(result, plot)
     names, *measures = result["rows"][0]
-    table = Table("", *(row[names] for row in result["rows"]), box=None)
-    for measure in measures:
-        table.add_row(measure, *(f"{row[measure]:,.3f}" for row in result["rows"]))
+    table = Table(names, *measures, box=None)
+    for row in result["rows"]:
+        table.add_row(row[names], *("" if row[key] is None else f"{row[key]:,.3f}" for key in measures))
     out.print(table)
     out.print(f"recall@{refs} {result['recall_at_k']:.3f} over {result['paragraphs']} paragraphs", highlight=False)
+
+
+@bench.command("needle")
+@errors_said
+def bench_needle(
+    data: Annotated[Path, typer.Option("--data", help="Folder of essays, each a .txt file.")],
+    tokens: Annotated[list[int], typer.Option("--tokens", help="Length of the text; repeatable.")],
+    json_path: Annotated[Path, typer.Option("--json", help="Where to write the result.")],
+    refs: Annotated[int, typer.Option("--refs", help="References a question.")] = 5,
+    n: Annotated[int, typer.Option("--n", help="Questions at each length, at depths from first to last.")] = 10,
+    model: ModelOption = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of essays and sentences.")] = 0,
+    plot: Annotated[Path | None, typer.Option("--plot", help="Where to draw the result, as PNG or SVG.")] = None,
+) -> None:
+    """Find one sentence in ever more text: by search, and with all of the text in memory."""
+    from trimem.bench.haystack import plot_needle, run
+    from trimem.lm.load import load_model
+
+    _quiet()
+    result = run(data, lm=load_model(model), tokens=tokens, refs=refs, n=n, seed=seed)
+    json_path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    if plot is not None:
+        plot_needle(result, plot)
+    out.print(_rows(result["rows"]))
+
+
+@bench.command("hops")
+@errors_said
+def bench_hops(
+    json_path: Annotated[Path, typer.Option("--json", help="Where to write the result.")],
+    refs: Annotated[int, typer.Option("--refs", help="References a question.")] = 5,
+    n: Annotated[int, typer.Option("--n", help="Questions.")] = 50,
+    distractors: Annotated[int, typer.Option("--distractors", help="Pairs of facts that nothing is asked about.")] = 50,
+    oracle: Annotated[bool, typer.Option("--oracle", help="Read both facts, even where search misses one.")] = False,
+    model: ModelOption = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of all that is invented.")] = 0,
+    plot: Annotated[Path | None, typer.Option("--plot", help="Where to draw the result, as PNG or SVG.")] = None,
+) -> None:
+    """Answer questions that take two facts, read as memory and as text."""
+    from trimem.bench.hops import plot_hops, run
+    from trimem.lm.load import load_model
+
+    _quiet()
+    result = run(lm=load_model(model), refs=refs, n=n, distractors=distractors, seed=seed, oracle=oracle)
+    json_path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    if plot is not None:
+        plot_hops(result, plot)
+    out.print(_rows(result["rows"]))
 
 
 @contextmanager
@@ -325,6 +482,13 @@ def _where(pairs: list[str] | None) -> dict[str, Any] | None:
     return where or None
 
 
+def _density(given: str) -> Density:
+    numbers = given.split(",")
+    if all(number.strip().isdecimal() for number in numbers):
+        return [int(number) for number in numbers]
+    return cast("Density", given)  # what is unknown is refused where it is used
+
+
 def _hit(hit: Hit) -> dict[str, Any]:
     slot = hit.slot
     return {
@@ -338,6 +502,20 @@ def _hit(hit: Hit) -> dict[str, Any]:
         "text": slot.text,
         "metadata": dict(slot.metadata),
     }
+
+
+def _rows(rows: list[dict[str, Any]]) -> Table:
+    """Return rows of a benchmark as a table, blank where nothing was measured."""
+    table = Table(*rows[0], box=None)
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row.values()))
+    return table
+
+
+def _cell(value: str | float | None) -> str:
+    if value is None or isinstance(value, str):
+        return value or ""
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.3f}"
 
 
 def _print_json(value: Any) -> None:

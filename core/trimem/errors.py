@@ -10,6 +10,7 @@
     ├── MissingDependencyError (ImportError)  an optional package or model is not installed
     ├── ModelError
     │   ├── UnsupportedModelError          the model cannot be lent memory
+    │   ├── CalibrationNotFoundError       the model's heads have not been calibrated
     │   └── FingerprintMismatch            the bank was made by another model or encoder
     └── StoreError
         ├── BankNotFoundError              there is no bank at that place
@@ -50,6 +51,10 @@ class ModelError(TrimemError):
 
 class UnsupportedModelError(ModelError):
     """The model cannot be lent memory."""
+
+
+class CalibrationNotFoundError(ModelError):
+    """The model's heads have not been calibrated."""
 
 
 class FingerprintMismatch(ModelError):  # noqa: N818 - the name users know it by

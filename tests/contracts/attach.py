@@ -34,7 +34,7 @@ def memory_of(lm: LanguageModel, ids: Tensor, first: int = 0, to: int | None = N
         key = captured[layer.module].key
         if to is not None:
             key = layer.positions.apply(layer.positions.undo(key, positions), moved)
-        layers[layer.layer_idx] = LayerMemory(key, captured[layer.module].value, moved[None])
+        layers[layer.layer_idx] = LayerMemory(key, captured[layer.module].value, moved[None, None])
     return Memory(layers)
 
 
@@ -121,7 +121,7 @@ class AttachContract:
         parts = [
             Memory(
                 {
-                    i: LayerMemory(layer.key[:, :, part], layer.value[:, :, part], layer.position[:, part])
+                    i: LayerMemory(layer.key[:, :, part], layer.value[:, :, part], layer.position[..., part])
                     for i, layer in memory.layers.items()
                     if layer.position is not None
                 }
@@ -229,7 +229,8 @@ class AttachContract:
         full = lm.model(torch.cat([chunk, context], 1), output_attentions=True).attentions
         lm.model.set_attn_implementation(stock)
         for layer in lm.layers:
-            wanted = full[layer.layer_idx][:, :, -1, :CHUNK].sum(1)
+            weights = full[layer.layer_idx][:, :, -1, :CHUNK]
+            wanted = weights.unflatten(1, (layer.num_kv_heads, -1)).sum(2)
             torch.testing.assert_close(mass[layer.layer_idx], wanted, atol=self.atol, rtol=0)
 
     def test_memory_of_another_shape_is_refused(self, lm: LanguageModel, memory: Memory) -> None:

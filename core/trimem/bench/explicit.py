@@ -6,23 +6,37 @@ import random
 import statistics
 import tempfile
 import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from trimem.bench.bootstrap import gap_closed
+from trimem.bench.corpus import Corpus, Question
 from trimem.bench.environment import environment
-from trimem.bench.squad import Question, exact_match, f1, load_squad
-from trimem.bench.systems import System, answer_nll, speak, systems
+from trimem.bench.kv_retrieval import load_kv
+from trimem.bench.squad import exact_match, f1, load_squad
+from trimem.bench.systems import ClosedBook, ExplicitMemory, System, TextRag, answer_nll, speak
+from trimem.bench.variants import VARIANTS
 from trimem.errors import InvalidInputError
 from trimem.explicit.bank import ExplicitBank
 from trimem.lm.model import LanguageModel
 from trimem.progress import track
-from trimem.types import Hit
+from trimem.types import Hit, Namespace
 
 NAMESPACE = "bench"
 LEAD = "The answer is"
 MAX_NEW_TOKENS = 24
+
+SYSTEMS = ("text_rag_cached_prefix", *VARIANTS)
+"""What can be compared with closed_book and text_rag."""
+
+DEFAULT = ("text_rag_cached_prefix", "kv_concat", "explicit_dense", "explicit_mixed")
+
+FORMATS: dict[str, Callable[[Path], list[Corpus]]] = {"squad": lambda path: [load_squad(path)], "kv": load_kv}
+"""What files of questions can be in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +44,8 @@ class Row:
     """One system's result.
 
     Attributes:
-        system: Which.
+        system: Which. Text RAG is measured with the best reference last and first; "text_rag" is the
+            better of the two, and what all are compared with.
         answer_nll: Mean negative log-likelihood of the reference answer's tokens, in nats, averaged
             over questions.
         f1: SQuAD's, of what was said greedily.
@@ -41,6 +56,9 @@ class Row:
         bytes_per_ref: Bytes on the disk for one reference: its share of the database with the
             indexes, and its tensors.
         gap_closed: (nll of closed_book - nll) / (nll of closed_book - nll of text_rag).
+        gap_closed_low: Lower bound of its 95 % interval, questions resampled in pairs; None where
+            there is none.
+        gap_closed_high: Upper bound.
     """
 
     system: str
@@ -52,6 +70,8 @@ class Row:
     decode_tok_s: float
     bytes_per_ref: float
     gap_closed: float
+    gap_closed_low: float | None
+    gap_closed_high: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +81,21 @@ class _Trial:
     search_seconds: float
 
 
+def load(path: Path, format: str) -> list[Corpus]:
+    """Read a file of questions; each corpus is meant to be searched by itself.
+
+    Args:
+        path: The file.
+        format: One of :data:`FORMATS`.
+
+    Raises:
+        InvalidInputError: There is no such format, or the file is not in it.
+    """
+    if format not in FORMATS:
+        raise InvalidInputError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
+    return FORMATS[format](path)
+
+
 def run(
     data: Path,
     *,
@@ -68,13 +103,16 @@ def run(
     refs: int = 5,
     n: int = 50,
     seed: int = 0,
+    format: str = "squad",
+    names: Sequence[str] = DEFAULT,
+    new_tokens: int = MAX_NEW_TOKENS,
     bank_folder: Path | None = None,
     progress: bool | None = None,
 ) -> dict[str, Any]:
-    """Compare the systems on questions about a SQuAD file.
+    """Compare the systems on the questions of a file.
 
-    All paragraphs of the file are searched for every question; what is found is what every system
-    reads. Only references that are found are compiled, before any time is taken.
+    All passages of a corpus are searched for each of its questions; what is found is what every
+    system reads. Only references that are found are compiled, before any time is taken.
 
     Args:
         data: The file.
@@ -82,25 +120,37 @@ def run(
         refs: References a question.
         n: Questions, drawn at random; fewer if the file has fewer.
         seed: Of the draw.
+        format: Of the file, one of :data:`FORMATS`.
+        names: Which of :data:`SYSTEMS` to compare; closed_book and text_rag always are.
+        new_tokens: Longest answer. Where it is 1, nothing is spoken but the first token: ``f1``, ``em`` and
+            ``decode_tok_s`` say nothing then.
         bank_folder: Where to keep the bank; None throws it away.
         progress: Whether to show bars; None shows them where there is a terminal.
 
     Returns:
         What ``--json`` writes: the settings, ``recall_at_k`` and a row a system.
+
+    Raises:
+        InvalidInputError: A number is below 1, or a name is unknown.
     """
-    if refs < 1 or n < 1:
-        raise InvalidInputError(f"refs and n must be at least 1, got {refs} and {n}")
-    paragraphs, questions = load_squad(data)
-    drawn = random.Random(seed).sample(questions, min(n, len(questions)))  # noqa: S311 - a draw, no secret
+    if min(refs, n, new_tokens) < 1:
+        raise InvalidInputError(f"refs, n and new_tokens must be at least 1, got {refs}, {n} and {new_tokens}")
+    if unknown := [name for name in names if name not in SYSTEMS]:
+        raise InvalidInputError(f"systems are {', '.join(SYSTEMS)}; got {', '.join(unknown)}")
+    corpora = load(data, format)
+    asked = [(i, question) for i, corpus in enumerate(corpora) for question in corpus.questions]
+    drawn = random.Random(seed).sample(asked, min(n, len(asked)))  # noqa: S311 - a draw, no secret
     with ExitStack() as stack:
         folder = bank_folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="trimem-bench-")))
-        bank = stack.enter_context(ExplicitBank.open(folder, model=lm))
-        keys = [str(i) for i in range(len(paragraphs))]
-        bank.remember(paragraphs, namespace=NAMESPACE, ids=keys, compile=False, progress=progress)
+        bank = stack.enter_context(ExplicitBank.open(folder / "float16", model=lm))
+        for i in {i for i, _ in drawn}:
+            keys = [str(key) for key in range(len(corpora[i].passages))]
+            bank.remember(corpora[i].passages, namespace=_of(i), ids=keys, compile=False, progress=progress)
         bank.recall("warm up", 1, namespace=NAMESPACE)
-        trials = [_search(bank, question, refs) for question in drawn]
-        bank.compile([hit for trial in trials for hit in trial.hits], progress=progress)
-        rows = _measure(bank, trials, progress)
+        trials = [_search(bank, question, refs, _of(i)) for i, question in drawn]
+        found = [hit for trial in trials for hit in trial.hits]
+        compared = _systems(bank, folder, names, corpora, found, stack, progress)
+        rows = _measure(compared, trials, new_tokens, progress)
     return {
         "benchmark": "explicit",
         "data": data.name,
@@ -108,59 +158,111 @@ def run(
         "refs": refs,
         "n": len(trials),
         "seed": seed,
-        "paragraphs": len(paragraphs),
+        "paragraphs": sum(len(corpus.passages) for corpus in corpora),
         "recall_at_k": statistics.mean(_found(trial) for trial in trials),
         "rows": [asdict(row) for row in rows],
         "environment": environment(),
     }
 
 
-def _search(bank: ExplicitBank, question: Question, refs: int) -> _Trial:
+def _of(corpus: int) -> tuple[str, str]:
+    return NAMESPACE, str(corpus)
+
+
+def _systems(
+    bank: ExplicitBank,
+    folder: Path,
+    names: Sequence[str],
+    corpora: Sequence[Corpus],
+    found: Sequence[Hit],
+    stack: ExitStack,
+    progress: bool | None,
+) -> list[System]:
+    """Open a bank for each configuration that is compared, and compile what was found."""
+    banks = {bank.config: bank}
+    compared: list[System] = [
+        ClosedBook(bank),
+        TextRag(bank, "text_rag_best_last"),
+        TextRag(bank, "text_rag_best_first", best_first=True),
+    ]
+    for name in dict.fromkeys(names):
+        if name == "text_rag_cached_prefix":
+            compared.append(TextRag(bank, name, cached_prefix=True))
+        if name in VARIANTS:
+            variant = VARIANTS[name]
+            if variant.config not in banks:
+                other = ExplicitBank.open(folder / name, model=bank.model, config=variant.config)
+                banks[variant.config] = stack.enter_context(other)
+                _copy(found, corpora, other)
+            compared.append(variant.system(name, banks[variant.config]))
+    for one in banks.values():
+        one.compile(found, progress=progress)
+    return compared
+
+
+def _copy(hits: Iterable[Hit], corpora: Sequence[Corpus], to: ExplicitBank) -> None:
+    """Remember the documents of hits in another bank, where their slots have the same ids."""
+    documents: dict[Namespace, set[str]] = defaultdict(set)
+    for hit in hits:
+        documents[hit.slot.namespace].add(hit.slot.document)
+    for namespace, found in documents.items():
+        passages = corpora[int(namespace[-1])].passages
+        keys = sorted(found)
+        to.remember([passages[int(key)] for key in keys], namespace=namespace, ids=keys, compile=False, progress=False)
+
+
+def _search(bank: ExplicitBank, question: Question, refs: int, namespace: Namespace) -> _Trial:
     started = time.perf_counter()
-    hits = bank.recall(question.text, refs, namespace=NAMESPACE)
+    hits = bank.recall(question.text, refs, namespace=namespace)
     return _Trial(question, hits, time.perf_counter() - started)
 
 
 def _found(trial: _Trial) -> bool:
-    """Tell whether a reference of the right paragraph that holds an answer was found."""
-    return any(
-        hit.slot.document == str(trial.question.paragraph) and answer in hit.text
-        for hit in trial.hits
-        for answer in trial.question.answers
-    )
+    """Tell whether a reference of each passage that is needed was found, an answer in one of them."""
+    needed = {str(passage) for passage in trial.question.passages}
+    found = [hit for hit in trial.hits if hit.slot.document in needed]
+    said = any(answer in hit.text for hit in found for answer in trial.question.answers)
+    return said and {hit.slot.document for hit in found} == needed
 
 
-def _measure(bank: ExplicitBank, trials: list[_Trial], progress: bool | None) -> list[Row]:
-    compared = systems(bank)
+def _measure(compared: Sequence[System], trials: Sequence[_Trial], new_tokens: int, progress: bool | None) -> list[Row]:
     measured: dict[str, list[dict[str, float]]] = {system.name: [] for system in compared}
-    speak(bank, compared[-1], "warm up", trials[0].hits, max_new_tokens=2)
+    for system in compared:
+        speak(system.bank, system, "warm up", trials[0].hits, max_new_tokens=2)
     with track("asking", len(trials) * len(compared), progress) as advance:
         for trial in trials:
             for system in compared:
-                measured[system.name].append(_ask(bank, system, trial))
+                measured[system.name].append(_ask(system, trial, new_tokens))
                 advance(1)
-    nll = {name: statistics.mean(one["nll"] for one in many) for name, many in measured.items()}
-    gap = nll["closed_book"] - nll["text_rag"]
-    size = _bytes_per_ref(bank)
-    return [
-        Row(
-            system=name,
-            answer_nll=nll[name],
-            f1=statistics.mean(one["f1"] for one in many),
-            em=statistics.mean(one["em"] for one in many),
-            ttft_ms_p50=1000 * statistics.median(one["first_token"] for one in many),
-            prefill_tokens=statistics.mean(one["prefill"] for one in many),
-            decode_tok_s=statistics.median(one["speed"] for one in many),
-            bytes_per_ref=size[name],
-            gap_closed=(nll["closed_book"] - nll[name]) / gap,
+    nll = {name: [one["nll"] for one in many] for name, many in measured.items()}
+    better = min(("text_rag_best_last", "text_rag_best_first"), key=lambda name: statistics.mean(nll[name]))
+    rows = []
+    for system in compared:
+        many, gap = measured[system.name], None
+        if len(trials) > 1:
+            gap = gap_closed(nll["closed_book"], nll[system.name], nll[better])
+        means = [statistics.mean(nll[name]) for name in ("closed_book", system.name, better)]
+        rows.append(
+            Row(
+                system="text_rag" if system.name == better else system.name,
+                answer_nll=means[1],
+                f1=statistics.mean(one["f1"] for one in many),
+                em=statistics.mean(one["em"] for one in many),
+                ttft_ms_p50=1000 * statistics.median(one["first_token"] for one in many),
+                prefill_tokens=statistics.mean(one["prefill"] for one in many),
+                decode_tok_s=statistics.median(one["speed"] for one in many),
+                bytes_per_ref=_bytes_per_ref(system),
+                gap_closed=(means[0] - means[1]) / (means[0] - means[2]),
+                gap_closed_low=None if gap is None else gap.low,
+                gap_closed_high=None if gap is None else gap.high,
+            )
         )
-        for name, many in measured.items()
-    ]
+    return rows
 
 
-def _ask(bank: ExplicitBank, system: System, trial: _Trial) -> dict[str, float]:
-    question, hits = trial.question, trial.hits
-    said = speak(bank, system, question.text, hits, max_new_tokens=MAX_NEW_TOKENS, lead=LEAD)
+def _ask(system: System, trial: _Trial, new_tokens: int) -> dict[str, float]:
+    question, hits, bank = trial.question, trial.hits, system.bank
+    said = speak(bank, system, question.text, hits, max_new_tokens=new_tokens, lead=LEAD)
     line = said.text.split("\n")[0].rstrip(".")
     searched = 0.0 if system.name == "closed_book" else trial.search_seconds
     return {
@@ -173,11 +275,9 @@ def _ask(bank: ExplicitBank, system: System, trial: _Trial) -> dict[str, float]:
     }
 
 
-def _bytes_per_ref(bank: ExplicitBank) -> dict[str, float]:
-    stats = bank.stats()
-    rows = stats.database_bytes / stats.slots
-    return {
-        "closed_book": 0.0,
-        "text_rag": rows,
-        "explicit_dense": rows + stats.tensor_bytes / stats.compiled,
-    }
+def _bytes_per_ref(system: System) -> float:
+    if isinstance(system, ClosedBook):
+        return 0.0
+    stats = system.bank.stats()
+    tensors = stats.tensor_bytes / stats.compiled if isinstance(system, ExplicitMemory) else 0.0
+    return stats.database_bytes / stats.slots + tensors

@@ -7,31 +7,16 @@ import re
 import string
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+from trimem.bench.corpus import Corpus, Question
 from trimem.errors import InvalidInputError
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
-    """A question with the answers people gave.
-
-    Attributes:
-        text: The question.
-        answers: What counts as right, as it stands in the paragraph; the first is the reference.
-        paragraph: Index of the paragraph that holds them.
-    """
-
-    text: str
-    answers: tuple[str, ...]
-    paragraph: int
-
-
-def load_squad(path: Path) -> tuple[list[str], list[Question]]:
+def load_squad(path: Path) -> Corpus:
     """Read paragraphs and answerable questions from a SQuAD file, version 1.1 or 2.0.
 
     Raises:
@@ -46,13 +31,13 @@ def load_squad(path: Path) -> tuple[list[str], list[Question]]:
                 for asked in paragraph["qas"]:
                     answers = tuple(answer["text"] for answer in asked["answers"])
                     if answers:
-                        questions.append(Question(asked["question"].strip(), answers, len(paragraphs)))
+                        questions.append(Question(asked["question"].strip(), answers, (len(paragraphs),)))
                 paragraphs.append(paragraph["context"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InvalidInputError(f"{path} cannot be read as a SQuAD file: {error!r}") from error
     if not questions:
         raise InvalidInputError(f"{path} holds no question that has an answer")
-    return paragraphs, questions
+    return Corpus(paragraphs, questions)
 
 
 def exact_match(said: str, answers: Sequence[str]) -> float:

@@ -1,7 +1,8 @@
 """Ways to answer a question with one model: without help, with the text in the prompt, with the text as memory.
 
-All see the same tokens in the same order (prefix, references with the best one last, question); what
-differs is how the references reach the model. So a difference between them is the reading's own.
+Unless their name says otherwise, all see the same tokens in the same order (prefix, references with the
+best one last, question); what differs is how the references reach the model. So a difference between
+them is the reading's own.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from typing import Protocol
 import torch
 
 from trimem.explicit.bank import ExplicitBank
+from trimem.explicit.density import Density
+from trimem.explicit.read import Layout
 from trimem.explicit.reading import Reading
 from trimem.lm.generate import generate
 from trimem.types import Hit
@@ -39,6 +42,9 @@ class System(Protocol):
     @property
     def name(self) -> str: ...
 
+    @property
+    def bank(self) -> ExplicitBank: ...
+
     def prepare(self, question: str, hits: Sequence[Hit]) -> AbstractContextManager[Setting]:
         """Set the model up to answer ``question`` from ``hits``, best first."""
         ...
@@ -59,33 +65,58 @@ class ClosedBook:
 
 @dataclass(frozen=True, slots=True)
 class TextRag:
-    """The text of the hits in the prompt."""
+    """The text of the hits in the prompt.
+
+    Attributes:
+        bank: Whose model answers.
+        name: Of the system.
+        best_first: Whether the best hit stands first, not last.
+        cached_prefix: Whether what stands before the references is read as key-values, which is all
+            that prefix caching can reuse where every question finds other references.
+    """
 
     bank: ExplicitBank
     name: str = "text_rag"
+    best_first: bool = False
+    cached_prefix: bool = False
 
     @contextmanager
     def prepare(self, question: str, hits: Sequence[Hit]) -> Iterator[Setting]:
         compiler = self.bank.compiler
-        references = [token for hit in reversed(hits) for token in compiler.reference(hit.text)]
-        yield Setting([*compiler.prefix_ids, *references, *compiler.question(question)])
+        ordered = hits if self.best_first else reversed(hits)
+        references = [token for hit in ordered for token in compiler.reference(hit.text)]
+        read = [*references, *compiler.question(question)]
+        if not self.cached_prefix:
+            yield Setting([*compiler.prefix_ids, *read])
+            return
+        with self.bank.attach(hits=()) as reading:
+            yield Setting(read, reading)
 
 
 @dataclass(frozen=True, slots=True)
 class ExplicitMemory:
-    """The key-values of the hits attached."""
+    """The key-values of the hits attached.
+
+    Attributes:
+        bank: Where they lie.
+        name: Of the system.
+        density, layout, bias: As of :meth:`ExplicitBank.attach`.
+    """
 
     bank: ExplicitBank
     name: str = "explicit_dense"
+    density: Density = "dense"
+    layout: Layout = "sequential"
+    bias: float | tuple[float, ...] = 0.0
 
     @contextmanager
     def prepare(self, question: str, hits: Sequence[Hit]) -> Iterator[Setting]:
-        with self.bank.attach(hits=hits) as reading:
+        with self.bank.attach(hits=hits, density=self.density, layout=self.layout, bias=self.bias) as reading:
             yield Setting(self.bank.compiler.question(question), reading)
 
 
 def systems(bank: ExplicitBank) -> tuple[System, ...]:
-    """Return all systems over one bank."""
+    """Return what is compared first of all, over one bank."""
     return ClosedBook(bank), TextRag(bank), ExplicitMemory(bank)
 
 

@@ -17,8 +17,10 @@ from trimem.errors import BankNotFoundError, ContextLengthError, InvalidInputErr
 from trimem.explicit.answering import Answering
 from trimem.explicit.compiler import Compiler
 from trimem.explicit.config import ExplicitConfig
+from trimem.explicit.density import Density, bias_per_hit, tokens_per_hit
 from trimem.explicit.documents import documents
 from trimem.explicit.identity import MECHANISM, check_config, check_encoder, check_model
+from trimem.explicit.read import Layout
 from trimem.explicit.reading import AnswerStream, Reading
 from trimem.explicit.records import Records
 from trimem.explicit.writer import Writer
@@ -266,7 +268,15 @@ class ExplicitBank(Bank):
         return [Hit(slot, found[slot.id]) for slot in self._store.slots(list(found))]
 
     @contextmanager
-    def attach(self, model: LanguageModel | None = None, *, hits: Sequence[Hit]) -> Iterator[Reading]:
+    def attach(
+        self,
+        model: LanguageModel | None = None,
+        *,
+        hits: Sequence[Hit],
+        density: Density = "dense",
+        layout: Layout = "sequential",
+        bias: float | Sequence[float] = 0.0,
+    ) -> Iterator[Reading]:
         """Let a model read ``hits`` in every forward pass of a ``with`` block.
 
         The model reads the bank's prefix, then the hits, the first nearest, then whatever it is given.
@@ -275,6 +285,13 @@ class ExplicitBank(Bank):
         Args:
             model: The model that compiled the bank; None is ``bank.model``.
             hits: What :meth:`recall` returned; none is allowed.
+            density: How many tokens to read of each: ``"dense"`` reads all that are stored, ``"mixed"``
+                fewer of those that score far below the best, and numbers say how many of the best,
+                the second best and so on.
+            layout: ``"sequential"``, ``"parallel"`` or ``"original"``; see :func:`trimem.explicit.read.place`.
+            bias: Added to the attention logits of the hits, in nats: one for all, or of the best, the
+                second best and so on. What is above 0 makes the model heed its memory more than it would
+                heed the text.
 
         Yields:
             The reading, which tells afterwards how much attention each hit received.
@@ -290,16 +307,17 @@ class ExplicitBank(Bank):
         if lm is not self.model and row is not None:
             check_model(self.folder, row, lm)
         compiler = self.compiler if lm is self.model else Compiler(lm, self.config)
+        most = tokens_per_hit(hits, density)
         self.compile(hits, progress=False)
-        records = self._records.read([hit.id for hit in hits])
-        lengths = tuple(record.tokens for record in records)
-        reading = Reading(tuple(hits), lengths, compiler.prefix.tokens + sum(lengths))
+        records = self._records.read(compiler, [hit.id for hit in hits], most)
+        placement = compiler.place(records, layout, bias_per_hit(hits, bias))
+        reading = Reading(tuple(hits), placement.span, placement.owner)
         if reading.tokens >= lm.context_length:
             raise ContextLengthError(
                 f"{len(hits)} hits are {reading.tokens} tokens of memory with the prefix, which leaves nothing of the "
                 f"{lm.context_length} that {lm.name} was made for: attach fewer"
             )
-        with attach(lm, compiler.memory(records), shares=reading.shares):
+        with attach(lm, placement.memory, shares=reading.shares):
             yield reading
 
     def compile(self, hits: Sequence[Hit], *, progress: bool | None = None) -> int:
@@ -337,6 +355,9 @@ class ExplicitBank(Bank):
         k: int = 5,
         where: Mapping[str, Any] | None = None,
         max_new_tokens: int = 128,
+        density: Density = "dense",
+        layout: Layout = "sequential",
+        bias: float | Sequence[float] = 0.0,
         stream: Literal[False] = False,
         **options: Any,
     ) -> Answer: ...
@@ -350,6 +371,9 @@ class ExplicitBank(Bank):
         k: int = 5,
         where: Mapping[str, Any] | None = None,
         max_new_tokens: int = 128,
+        density: Density = "dense",
+        layout: Layout = "sequential",
+        bias: float | Sequence[float] = 0.0,
         stream: Literal[True],
         **options: Any,
     ) -> AnswerStream: ...
@@ -362,6 +386,9 @@ class ExplicitBank(Bank):
         k: int = 5,
         where: Mapping[str, Any] | None = None,
         max_new_tokens: int = 128,
+        density: Density = "dense",
+        layout: Layout = "sequential",
+        bias: float | Sequence[float] = 0.0,
         stream: bool = False,
         **options: Any,
     ) -> Answer | AnswerStream:
@@ -376,6 +403,9 @@ class ExplicitBank(Bank):
             k: How many slots at most.
             where: Filter on metadata, as in :meth:`recall`.
             max_new_tokens: Most tokens of the answer.
+            density: How many tokens of each slot to read, as in :meth:`attach`.
+            layout: Where they stand, as in :meth:`attach`.
+            bias: How much more they are heeded, as in :meth:`attach`.
             stream: True returns the answer as it is spoken.
             options: Passed to transformers' ``generate``; greedy by default.
 
@@ -386,7 +416,7 @@ class ExplicitBank(Bank):
         answering = Answering(
             self.compiler,
             lambda: self.recall(question, k, namespace=namespace, where=where),
-            lambda hits: self.attach(hits=hits),
+            lambda hits: self.attach(hits=hits, density=density, layout=layout, bias=bias),
             question,
             max_new_tokens,
             options,

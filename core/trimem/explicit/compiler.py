@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 
+from torch import Tensor
+
+from trimem.explicit.budget import fitted, most_tokens
+from trimem.explicit.codec import codec
 from trimem.explicit.config import ExplicitConfig
 from trimem.explicit.prompt import SEPARATOR, prompt_format
-from trimem.explicit.read import place
+from trimem.explicit.read import Layout, Placement, place
 from trimem.explicit.record import Record
 from trimem.explicit.write import batches, check_model, encode_prefix, encode_references
-from trimem.lm.memory import Memory
 from trimem.lm.model import LanguageModel
 from trimem.text.chunking import Chunk, Chunker
 
@@ -32,7 +35,8 @@ class Compiler:
     def __init__(self, lm: LanguageModel, config: ExplicitConfig) -> None:
         check_model(lm)
         self.lm = lm
-        self.config = config
+        self.config = config = fitted(lm, config)
+        self.codec = codec(config.codec)
         self.format = prompt_format(lm, config.instruction)
         self._chunker = Chunker(lambda text: len(self.reference(text)), config.reference_tokens)
 
@@ -40,6 +44,11 @@ class Compiler:
     def prefix(self) -> Record:
         """The key-values of what stands before all references."""
         return encode_prefix(self.lm, self.prefix_ids)
+
+    @cached_property
+    def most(self) -> Tensor:
+        """The most tokens each KV head keeps of a reference (layers, num_kv_heads)."""
+        return most_tokens(self.lm, self.config)
 
     @cached_property
     def prefix_ids(self) -> list[int]:
@@ -65,9 +74,22 @@ class Compiler:
         """
         ids = [self.reference(text) for text in texts]
         for batch in batches([len(reference) for reference in ids], BATCH_TOKENS):
-            records = encode_references(self.lm, self.prefix, [ids[i] for i in batch], self.config)
+            records = encode_references(
+                self.lm, self.prefix, [ids[i] for i in batch], rule=self.config.selection, most=self.most
+            )
             yield dict(zip(batch, records, strict=True))
 
-    def memory(self, records: Sequence[Record]) -> Memory:
-        """Lay the prefix and records before the context, the first record nearest to it."""
-        return place(self.lm, [self.prefix, *reversed(records)])
+    def place(
+        self, records: Sequence[Record], layout: Layout = "sequential", bias: Sequence[float] | None = None
+    ) -> Placement:
+        """Lay the prefix and records before the context, the first record nearest to it.
+
+        In what is returned, the prefix has the index 0 and record i of n the index n - i.
+
+        Args:
+            records: Best first.
+            layout: See :func:`trimem.explicit.read.place`.
+            bias: Added to the attention logits of each record.
+        """
+        weighed = None if bias is None else [0.0, *reversed(bias)]
+        return place(self.lm, [self.prefix, *reversed(records)], layout=layout, bias=weighed)

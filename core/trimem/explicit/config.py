@@ -7,10 +7,12 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from trimem.errors import InvalidInputError
+from trimem.explicit.codec import CODECS
+from trimem.explicit.select import NAMES
 
-CONFIG_VERSION = 1
+CONFIG_VERSION = 2
 
-DTYPES = ("float16", "bfloat16", "float32")
+HEADS = ("all", "first_half", "middle_half", "second_half", "calibrated")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +23,16 @@ class ExplicitConfig:
         reference_tokens: Most tokens of one reference, the line break after it included (Memory³,
             section 3.1: 128).
         instruction: What stands before the references, in the model's chat format where it has one.
-        dtype: In which numbers are stored: ``"float16"``, ``"bfloat16"`` or ``"float32"``.
+        codec: In which numbers key-values are stored, one of :data:`trimem.explicit.codec.CODECS`.
+        selection: By which rule the tokens of a head are ranked, one of
+            :data:`trimem.explicit.select.NAMES`. What ranks first is read first and kept longest.
+        tokens: Most tokens that each KV head keeps of a reference; None keeps all.
+        heads: Which KV heads keep any: ``"all"``, those of the ``"first_half"`` (Memory³, section 3.3),
+            ``"middle_half"`` or ``"second_half"`` of the layers, or the best by the model's calibration
+            (``"calibrated"``).
+        heads_kept: What share of all heads ``"calibrated"`` keeps.
+        bytes_per_ref: Most bytes on the disk of one reference's tensors. If set, codec, heads and tokens
+            are chosen for it (:func:`trimem.explicit.budget.fitted`).
 
     Raises:
         InvalidInputError: A value is outside what is allowed.
@@ -29,7 +40,12 @@ class ExplicitConfig:
 
     reference_tokens: int = 128
     instruction: str = "You answer questions from these notes."
-    dtype: str = "float16"
+    codec: str = "float16"
+    selection: str = "max"
+    tokens: int | None = None
+    heads: str = "all"
+    heads_kept: float = 2 / 3
+    bytes_per_ref: int | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.reference_tokens, int) or self.reference_tokens < 8:
@@ -38,8 +54,16 @@ class ExplicitConfig:
             )
         if not self.instruction.strip():
             raise InvalidInputError("instruction must not be empty: its first tokens are the sink all references share")
-        if self.dtype not in DTYPES:
-            raise InvalidInputError(f"dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}")
+        for name, known in (("codec", CODECS), ("selection", NAMES), ("heads", HEADS)):
+            if getattr(self, name) not in known:
+                raise InvalidInputError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
+        if self.tokens is not None and (not isinstance(self.tokens, int) or self.tokens < 1):
+            raise InvalidInputError(f"tokens must be a whole number of at least 1, or None, got {self.tokens!r}")
+        if not 0 < self.heads_kept <= 1:
+            raise InvalidInputError(f"heads_kept must be above 0 and at most 1, got {self.heads_kept!r}")
+
+        if self.bytes_per_ref is not None and self.bytes_per_ref < 1:
+            raise InvalidInputError(f"bytes_per_ref must be at least 1, or None, got {self.bytes_per_ref!r}")
 
     def to_json(self) -> dict[str, Any]:
         return {"version": CONFIG_VERSION, **asdict(self)}

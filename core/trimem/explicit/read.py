@@ -4,38 +4,120 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
+from torch import Tensor
 
-from trimem.explicit.record import Record
+from trimem.errors import InvalidInputError
+from trimem.explicit.record import Record, rows
 from trimem.lm.memory import LayerMemory, Memory
 from trimem.lm.model import LanguageModel
 from trimem.lm.positions import PositionScheme
 
+Layout = Literal["sequential", "parallel", "original"]
+LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 
-def place(lm: LanguageModel, records: Sequence[Record]) -> Memory:
-    """Lay records one after the other, the last one ending where the context begins.
 
-    The context keeps its positions 0, 1, ...; memory of N tokens stands at -N ... -1. RoPE sees
-    only differences, so this is where the text would stand if it were read before the context, and a
-    single record reads exactly as its text does. O(tokens).
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Records as a model reads them.
+
+    Attributes:
+        memory: What is attached.
+        owner: By layer_idx: (num_kv_heads, tokens), the index of the record that a memory token came
+            from; -1 where a head has none.
+        span: Positions taken, from the first token to the context.
+    """
+
+    memory: Memory
+    owner: dict[int, Tensor]
+    span: int
+
+
+def place(
+    lm: LanguageModel,
+    records: Sequence[Record],
+    *,
+    layout: Layout = "sequential",
+    bias: Sequence[float] | None = None,
+) -> Placement:
+    """Bring records to the positions right before the context.
+
+    The context keeps its positions 0, 1, ...; memory stands at negative ones. RoPE sees only
+    differences, so this is where the text would stand if it were read before the context, and a
+    single whole record reads exactly as its text does. O(rows).
 
     Args:
         lm: The model that made the records.
-        records: In the order the text would have; what is nearest to the question is read best, so
-            the best match comes last.
+        records: The prefix, then the references in the order the text would have.
+        layout: ``"sequential"`` lays one after the other, the last ending where the context begins;
+            what is nearest to the question is read best. ``"parallel"`` lets all references begin at
+            the same position after the prefix (Memory³, section 3.2), so that their order is lost.
+            ``"original"`` leaves all where they were written, right after the prefix, with the context
+            as far off as if they had been laid one after the other: key-values concatenated as they
+            are.
+        bias: Added to the attention logits of each record's tokens; None is 0 for all.
+
+    Raises:
+        InvalidInputError: The layout is unknown.
     """
-    key = torch.cat([record.key for record in records], 2).to(lm.device, lm.dtype)
-    value = torch.cat([record.value for record in records], 2).to(lm.device, lm.dtype)
-    positions = torch.arange(-key.shape[2], 0, device=lm.device)
+    starts = _starts([record.tokens for record in records], layout)
+    counts = torch.stack([record.counts for record in records]).flatten(1)  # (records, heads)
+    before = counts.cumsum(0) - counts
+    held = counts.sum(0)
+    heads, width = held.numel(), int(held.max())
+    first = records[0]
+    key = first.key.new_zeros(heads * width, first.key.shape[1], device=lm.device, dtype=lm.dtype)
+    value = first.value.new_zeros(heads * width, first.value.shape[1], device=lm.device, dtype=lm.dtype)
+    position = torch.zeros(heads * width, dtype=torch.long)
+    owner = torch.full((heads * width,), -1)
+    for i, record in enumerate(records):
+        head, rank = rows(record.counts)
+        at = head * width + before[i, head] + rank
+        position[at] = starts[i] + record.token.long()
+        owner[at] = i
+        at = at.to(lm.device)
+        key[at] = record.key.to(lm.device, lm.dtype)
+        value[at] = record.value.to(lm.device, lm.dtype)
+    shape = len(lm.layers), heads // len(lm.layers), width
+    key, value = key.view(*shape, -1), value.view(*shape, -1)
+    position, owner = position.view(shape).to(lm.device), owner.view(shape)
+
     alike: dict[PositionScheme, list[int]] = defaultdict(list)
     for i, layer in enumerate(lm.layers):
         alike[layer.positions].append(i)
-    for scheme, rows in alike.items():
-        key[rows] = scheme.apply(key[rows], positions)
-    return Memory(
-        {
-            layer.layer_idx: LayerMemory(key[i][None], value[i][None], positions[None])
-            for i, layer in enumerate(lm.layers)
-        }
-    )
+    for scheme, layers in alike.items():
+        key[layers] = scheme.apply(key[layers], position[layers])
+    logit_bias = _bias(owner, bias)
+    memory, owners = {}, {}
+    for i, layer in enumerate(lm.layers):
+        if filled := int(held.view(shape[:2])[i].max()):
+            memory[layer.layer_idx] = LayerMemory(
+                key[i : i + 1, :, :filled],
+                value[i : i + 1, :, :filled],
+                position[i : i + 1, :, :filled],
+                None if logit_bias is None else logit_bias[i : i + 1, :, :filled].to(lm.device),
+            )
+            owners[layer.layer_idx] = owner[i, :, :filled]
+    return Placement(Memory(memory), owners, -min(starts))
+
+
+def _starts(tokens: Sequence[int], layout: Layout) -> list[int]:
+    """Return the position of each record's first token; the first record is the prefix."""
+    if layout not in LAYOUTS:
+        raise InvalidInputError(f"layout must be one of {', '.join(LAYOUTS)}, got {layout!r}")
+    if layout != "sequential":
+        room = max(tokens[1:], default=0) if layout == "parallel" else sum(tokens[1:])
+        return [-room - tokens[0], *[-room] * (len(tokens) - 1)]
+    ends = torch.tensor(tokens).flip(0).cumsum(0).flip(0)
+    return [-int(end) for end in ends]
+
+
+def _bias(owner: Tensor, bias: Sequence[float] | None) -> Tensor | None:
+    """Return what is added to the logits, -inf where a head has no token, or None if it is 0 throughout."""
+    if bias is None and bool((owner >= 0).all()):
+        return None
+    each = torch.tensor([*(bias or [0.0] * int(owner.max() + 1)), float("-inf")])
+    return each[owner]  # -1 is the last

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
+from torch import Tensor
 
 from trimem.lm.attention import AttentionShares
 from trimem.lm.generate import stream
@@ -19,14 +20,15 @@ class Reading:
     Attributes:
         hits: Best match first; the model reads them the other way round, the best nearest to the
             context.
-        lengths: Tokens of each hit's record, in the order of ``hits``.
-        tokens: Tokens of memory in all, the prefix included.
+        tokens: Positions the memory takes, the prefix included.
+        owner: Which hit each memory token comes from: :attr:`Placement.owner`, where the prefix is 0
+            and the last of n hits 1.
         shares: Filled with the attention they receive, as the model runs.
     """
 
     hits: tuple[Hit, ...]
-    lengths: tuple[int, ...]
     tokens: int
+    owner: Mapping[int, Tensor] = field(repr=False)
     shares: AttentionShares = field(default_factory=AttentionShares, repr=False)
 
     def attended(self) -> tuple[Hit, ...]:
@@ -37,9 +39,10 @@ class Reading:
         """
         if not self.hits or not self.shares.looks:
             return self.hits
-        mass = torch.stack(list(self.shares.mass().values())).sum((0, 1)).cpu()
-        last_first = mass.flip(0).split([*self.lengths, self.tokens - sum(self.lengths)])
-        received = torch.stack([tokens.sum() for tokens in last_first[: len(self.hits)]])
+        received = torch.zeros(len(self.hits) + 2)  # -1, where a head has no token, adds nothing to the last
+        for layer_idx, mass in self.shares.mass().items():
+            received.index_add_(0, self.owner[layer_idx].flatten() % len(received), mass.sum(0).flatten().cpu())
+        received = received[1:-1].flip(0)
         shares = (received / received.sum().clamp_min(torch.finfo(torch.float32).tiny)).tolist()
         return tuple(replace(hit, attention=share) for hit, share in zip(self.hits, shares, strict=True))
 

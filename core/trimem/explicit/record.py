@@ -1,38 +1,63 @@
-"""What is stored of one reference: its key-values at all layers."""
+"""What is kept of one reference: its key-values, best token of each head first.
+
+The tokens of every KV head lie in order of rank, and all heads' tokens of one rank lie together:
+
+    rank 0: head 0, head 1, ...   rank 1: head 0, head 1, ...   ...
+
+so the first rows of a record are the same reference with fewer tokens: reading 8 tokens a head
+touches the beginning of the file and nothing else. Heads may keep different numbers of tokens; a head
+that has run out is left out of the further ranks.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """The key-values of one reference.
+    """The key-values of one reference, or of its best tokens.
 
     Attributes:
-        key: (layers, num_kv_heads, tokens, head_dim), turned back to where RoPE has done nothing, so
-            that they can stand at any position.
-        value: (layers, num_kv_heads, tokens, head_dim).
+        key: (rows, head_dim), turned back to where RoPE has done nothing, so that they can stand at
+            any position.
+        value: (rows, value_dim).
+        token: (rows,), which token of the reference a row belongs to.
+        counts: (layers, num_kv_heads), rows of each head.
+        tokens: How many tokens the reference has.
     """
 
     key: Tensor
     value: Tensor
-
-    @property
-    def tokens(self) -> int:
-        return self.key.shape[2]
-
-    def to_tensors(self) -> dict[str, Tensor]:
-        return {"key": self.key, "value": self.value}
+    token: Tensor
+    counts: Tensor
+    tokens: int
 
     @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Record:
-        """Read what :meth:`to_tensors` made.
+    def of(cls, key: Tensor, value: Tensor, order: Tensor, most: Tensor) -> Record:
+        """Keep the best tokens of each head.
 
-        Raises:
-            KeyError: A tensor is missing.
+        Args:
+            key: (layers, num_kv_heads, tokens, head_dim).
+            value: (layers, num_kv_heads, tokens, value_dim).
+            order: (layers, num_kv_heads, tokens), the tokens of each head, best first.
+            most: (layers, num_kv_heads), the most tokens a head keeps.
         """
-        return cls(tensors["key"], tensors["value"])
+        counts = most.clamp(max=key.shape[2])
+        head, rank = rows(counts)
+        token = order.flatten(0, 1)[head, rank]
+        return cls(key.flatten(0, 1)[head, token], value.flatten(0, 1)[head, token], token, counts, key.shape[2])
+
+
+def rows(counts: Tensor) -> tuple[Tensor, Tensor]:
+    """Return, for each row of a record, its head and its rank: two of (rows,).
+
+    Args:
+        counts: (layers, num_kv_heads), rows of each head; heads are numbered through all layers.
+    """
+    flat = counts.flatten()
+    rank, head = (torch.arange(int(flat.max()), device=counts.device)[:, None] < flat).nonzero(as_tuple=True)
+    return head, rank

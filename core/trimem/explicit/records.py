@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+import torch
+from torch import Tensor
+
 from trimem.errors import CorruptTensorError
+from trimem.explicit.codec import Codec
 from trimem.explicit.compiler import Compiler
-from trimem.explicit.record import Record
+from trimem.explicit.record import Record, rows
 from trimem.store.tensors import TensorStore
 from trimem.types import SlotId
 
@@ -41,30 +45,57 @@ class Records:
         made_by = {"model": compiler.lm.fingerprint}
         for batch in compiler.compile(list(texts.values())):
             for i, record in batch.items():
-                sizes[slots[i]] = self._tensors.write(slots[i], record.to_tensors(), made_by)
+                sizes[slots[i]] = self._tensors.write(slots[i], pack(record, compiler.codec), made_by)
             advance(len(batch))
 
     def missing(self, slots: Iterable[SlotId]) -> list[SlotId]:
         """Return those slots that have no record."""
         return [slot for slot in slots if not self._tensors.exists(slot)]
 
-    def read(self, slots: Sequence[SlotId]) -> list[Record]:
-        """Read records, memory-mapped.
+    def read(self, compiler: Compiler, slots: Sequence[SlotId], most: Sequence[int | None]) -> list[Record]:
+        """Read the best tokens of records, memory-mapped: what is not asked for is not loaded.
+
+        Args:
+            compiler: Of the bank's model.
+            slots: Which.
+            most: Tokens a head to read of each; None reads all that are stored.
 
         Raises:
             CorruptTensorError: One cannot be read.
         """
-        return [self._read(slot) for slot in slots]
+        return [self._read(compiler, slot, tokens) for slot, tokens in zip(slots, most, strict=True)]
 
     def delete(self, slots: Iterable[SlotId]) -> tuple[int, int]:
         """Remove records and return how many there were and their bytes."""
         return self._tensors.delete(slots)
 
-    def _read(self, slot: SlotId) -> Record:
+    def _read(self, compiler: Compiler, slot: SlotId, most: int | None) -> Record:
         try:
-            return Record.from_tensors(self._tensors.read(slot))
-        except KeyError as error:
+            return unpack(self._tensors.read(slot), compiler.codec, compiler.lm.dtype, most)
+        except (KeyError, IndexError, RuntimeError) as error:
             raise CorruptTensorError(
-                f"{self._tensors.path(slot)} lacks the tensor {error}. Delete the file, and the slot is compiled again "
-                "from its stored text when it is next read"
+                f"{self._tensors.path(slot)} is not what a record of this bank holds: {error}. Delete the file, and "
+                "the slot is compiled again from its stored text when it is next read"
             ) from error
+
+
+def pack(record: Record, codec: Codec) -> dict[str, Tensor]:
+    """Return the tensors that are stored of a record."""
+    head, _ = rows(record.counts)
+    small = torch.uint8 if record.tokens <= 256 else torch.int32
+    return {
+        **codec.encode(record.key, record.value, head, record.counts.numel()),
+        "token": record.token.to(small),
+        "counts": record.counts.to(torch.int16),
+        "tokens": torch.tensor([record.tokens], dtype=torch.int32),
+    }
+
+
+def unpack(tensors: Mapping[str, Tensor], codec: Codec, dtype: torch.dtype, most: int | None = None) -> Record:
+    """Read what :func:`pack` made, or the best ``most`` tokens of each head of it."""
+    counts = tensors["counts"].long()
+    if most is not None:
+        counts = counts.clamp(max=most)
+    head, _ = rows(counts)
+    key, value = codec.decode(tensors, head, dtype)
+    return Record(key, value, tensors["token"][: len(head)], counts, int(tensors["tokens"]))

@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from trimem.errors import ContextLengthError, UnsupportedModelError
-from trimem.explicit.config import ExplicitConfig
+from trimem.explicit import select
 from trimem.explicit.read import place
 from trimem.explicit.record import Record
 from trimem.lm.attach import attach, capture
+from trimem.lm.attention import Captured
+from trimem.lm.memory import LayerMemory, Memory
 from trimem.lm.model import LanguageModel
+
+REPEAT = "Repeat the previous context exactly.\n\n"
+"""What the rule "repeat" says before a reference."""
 
 
 def check_model(lm: LanguageModel) -> None:
@@ -31,37 +36,55 @@ def check_model(lm: LanguageModel) -> None:
 
 
 def encode_prefix(lm: LanguageModel, prefix: Sequence[int]) -> Record:
-    """Encode the prefix all references share, in the model's own precision."""
-    return _encode(lm, [prefix], torch.arange(len(prefix), device=lm.device)[None], lm.dtype)[0]
+    """Encode the prefix all references share: every token, in the model's own precision."""
+    key, value, _ = _position_free(lm, _run(lm, [prefix]), len(prefix))
+    shape = key.shape[1:4]
+    order = torch.arange(shape[2], device=lm.device).expand(shape)
+    return Record.of(key[0], value[0], order, torch.full(shape[:2], shape[2]))
 
 
 def encode_references(
-    lm: LanguageModel, prefix: Record, references: Sequence[Sequence[int]], config: ExplicitConfig
+    lm: LanguageModel, prefix: Record, references: Sequence[Sequence[int]], *, rule: str, most: Tensor
 ) -> list[Record]:
     """Encode references, each as if it alone followed the prefix (Memory³, section 3.1).
 
-    One batched forward pass of the decoder, O(references * longest reference). The prefix is read as
-    memory, so it is computed once for all.
+    One batched forward pass of the decoder, O(references * longest reference), and selection,
+    O(references * longest reference ** 2) a head. The prefix is read as memory, so it is computed once
+    for all.
 
     Args:
         lm: The model.
         prefix: What :func:`encode_prefix` made.
         references: Token ids of each, none empty.
-        config: Says in which numbers to store.
+        rule: By which the tokens of a head are ranked, one of :data:`trimem.explicit.select.NAMES`.
+        most: (layers, num_kv_heads), the most tokens each head keeps.
 
     Raises:
         ContextLengthError: Prefix and longest reference do not fit the model's context.
-        UnsupportedModelError: The numbers do not fit the dtype they are to be stored in.
     """
-    longest = max(map(len, references))
+    lengths = [len(ids) for ids in references]
+    longest = max(lengths)
     if prefix.tokens + longest > lm.context_length:
         raise ContextLengthError(
             f"the prefix of {prefix.tokens} tokens and a reference of {longest} exceed the {lm.context_length} "
             f"positions {lm.name} was made for: lower reference_tokens"
         )
-    positions = torch.arange(longest, device=lm.device)[None]
-    with attach(lm, place(lm, [prefix])):
-        return _encode(lm, references, positions, getattr(torch, config.dtype))
+    mask = torch.arange(longest, device=lm.device) < torch.tensor(lengths, device=lm.device)[:, None]
+    with attach(lm, place(lm, [prefix]).memory):
+        captured = _run(lm, references)
+        repeated = _repeat(lm, references, captured, mask) if rule == "repeat" else None
+    key, value, query = _position_free(lm, captured, longest)
+    scores = []
+    for i, layer in enumerate(captured.values()):
+        if repeated is not None:
+            again = repeated[list(captured)[i]]
+            asked = again.query.shape[2] - longest
+            spoken = torch.nn.functional.pad(mask, (asked, 0), value=True)
+            scores.append(select.repeat(again.query, layer.key, mask, scaling=layer.scaling, query_mask=spoken))
+        else:
+            scores.append(select.RULES[rule](query[:, i], key[:, i], value[:, i], mask, scaling=layer.scaling))
+    order = select.rank(torch.stack(scores, 1))  # (references, layers, num_kv_heads, longest)
+    return [Record.of(key[i, :, :, :n], value[i, :, :, :n], order[i, :, :, :n], most) for i, n in enumerate(lengths)]
 
 
 def batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
@@ -84,27 +107,42 @@ def batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
         yield batch
 
 
-def _encode(
-    lm: LanguageModel, references: Sequence[Sequence[int]], positions: Tensor, dtype: torch.dtype
-) -> list[Record]:
-    """Run references, padded on the right, and cut what each layer computed into records."""
-    lengths = [len(ids) for ids in references]
-    width = positions.shape[1]
+Captures = dict[nn.Module, Captured]
+
+
+def _run(lm: LanguageModel, references: Sequence[Sequence[int]], starts: Sequence[int] = (0,)) -> Captures:
+    """Run token ids, padded on the right, each from its own position on, or all from one."""
+    width = max(map(len, references))
     padded = [[*ids, *[0] * (width - len(ids))] for ids in references]
-    mask = [[1] * n + [0] * (width - n) for n in lengths]
-    captured = capture(
+    mask = [[1] * len(ids) + [0] * (width - len(ids)) for ids in references]
+    return capture(
         lm.model,
         torch.tensor(padded, device=lm.device),
-        positions,
+        torch.tensor(starts, device=lm.device)[:, None] + torch.arange(width, device=lm.device),
         torch.tensor(mask, device=lm.device),
     )
-    keys = [layer.positions.undo(captured[layer.module].key, positions[0]) for layer in lm.layers]
-    key = torch.stack(keys, 1).to(dtype)  # (references, layers, num_kv_heads, width, head_dim)
-    value = torch.stack([captured[layer.module].value for layer in lm.layers], 1).to(dtype)
-    records = [Record(key[i, :, :, :n], value[i, :, :, :n]) for i, n in enumerate(lengths)]
-    if not all(bool(record.key.isfinite().all() and record.value.isfinite().all()) for record in records):
-        raise UnsupportedModelError(
-            f'key-values of {lm.name} do not fit {dtype}: create the bank with ExplicitConfig(dtype="bfloat16") '
-            'or "float32"'
-        )
-    return records
+
+
+def _repeat(lm: LanguageModel, references: Sequence[Sequence[int]], captured: Captures, mask: Tensor) -> Captures:
+    """Let the model repeat each reference with the reference as memory (KVzip, arXiv 2505.23416)."""
+    width = mask.shape[1]
+    bias = torch.zeros(mask.shape, device=lm.device).masked_fill(~mask, float("-inf"))[:, None]
+    position = torch.arange(width, device=lm.device)[None, None]
+    memory = Memory({c.layer_idx: LayerMemory(c.key, c.value, position, bias) for c in captured.values()})
+    asked = lm.tokenize(REPEAT)
+    with attach(lm, memory):
+        return _run(lm, [[*asked, *ids] for ids in references], [len(ids) for ids in references])
+
+
+def _position_free(lm: LanguageModel, captured: Captures, width: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return keys, values and queries of what was run from position 0 on, without positions.
+
+    Returns:
+        Keys and values (references, layers, num_kv_heads, width, head_dim) and queries (references,
+        layers, num_heads, width, head_dim).
+    """
+    positions = torch.arange(width, device=lm.device)
+    layers = [(layer.positions, captured[layer.module]) for layer in lm.layers]
+    key = torch.stack([scheme.undo(layer.key, positions) for scheme, layer in layers], 1)
+    query = torch.stack([scheme.undo(layer.query, positions) for scheme, layer in layers], 1)
+    return key, torch.stack([layer.value for _, layer in layers], 1), query

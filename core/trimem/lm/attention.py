@@ -33,14 +33,18 @@ class Captured:
 
     Attributes:
         layer_idx: Of the layer.
-        key: (batch, num_kv_heads, length, head_dim), with the positions the model gave them.
+        query: (batch, num_heads, length, head_dim), with the positions the model gave them.
+        key: (batch, num_kv_heads, length, head_dim), likewise.
         value: (batch, num_kv_heads, length, head_dim).
+        scaling: Factor on the dot products.
         sliding_window: The layer's window in tokens, or None.
     """
 
     layer_idx: int
+    query: Tensor
     key: Tensor
     value: Tensor
+    scaling: float
     sliding_window: int | None
 
 
@@ -63,6 +67,11 @@ class Look:
     mask: Tensor | None
     scaling: float
     softcap: float | None
+
+    @property
+    def group(self) -> int:
+        """Query heads that share a KV head."""
+        return self.query.shape[1] // self.layer.key.shape[1]
 
     def weights(self) -> Tensor:
         """Return the softmax weights of the memory's tokens (batch, num_heads, tokens)."""
@@ -92,15 +101,16 @@ class AttentionShares:
             rows: Rows of the memory; those that generate() made of one are added up.
 
         Returns:
-            (rows, tokens) in float32: softmax weights, summed over query heads and forward passes.
+            (rows, num_kv_heads, tokens) in float32: softmax weights, summed over the query heads of a
+            group and over forward passes.
         """
-        return {
-            layer_idx: sum(
-                (look.weights().sum(1).view(rows, -1, look.layer.key.shape[2]).sum(1) for look in looks),
-                start=torch.zeros((), device=looks[0].query.device),
-            )
-            for layer_idx, looks in self.looks.items()
-        }
+        received: dict[int, Tensor] = {}
+        for layer_idx, looks in self.looks.items():
+            _, num_kv_heads, tokens, _ = looks[0].layer.key.shape
+            received[layer_idx] = torch.stack(
+                [look.weights().view(rows, -1, num_kv_heads, look.group, tokens).sum((1, 3)) for look in looks]
+            ).sum(0)
+        return received
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -177,8 +187,14 @@ def _attention_over(stock: str) -> Callable[..., Any]:
         mine = [a for a in _attached.get() if module in a.modules]
         for a in mine:
             if a.captured is not None:
-                window = kwargs.get("sliding_window")
-                a.captured[module] = Captured(a.modules[module], key.detach(), value.detach(), window)
+                a.captured[module] = Captured(
+                    a.modules[module],
+                    query.detach(),
+                    key.detach(),
+                    value.detach(),
+                    _scaling(kwargs.get("scaling"), query),
+                    kwargs.get("sliding_window"),
+                )
         reads = any(a.memory.layers for a in mine)
         # If another model that shares this one's configuration object reads memory here, the mask has
         # the form that memory needs, not the stock one.
@@ -226,8 +242,8 @@ def _attend(
         )
     if position_bias is not None:
         raise UnsupportedModelError(f"{type(module).__name__} biases attention by position; memory has no such bias")
-    batch, _, query_length, head_dim = query.shape
-    scaling = float(head_dim**-0.5 if scaling is None else scaling)
+    batch, _, query_length, _ = query.shape
+    scaling = _scaling(scaling, query)
 
     causal = attention_mask is None and query_length > 1
     if causal:
@@ -259,6 +275,10 @@ def _attend(
             look = Look(query[:, :, -1:].detach(), lse[:, :, -1:].detach(), layer, last, scaling, softcap)
             a.shares.looks.setdefault(a.modules[module], []).append(look)
     return output.to(query.dtype).transpose(1, 2).contiguous()
+
+
+def _scaling(scaling: float | None, query: Tensor) -> float:
+    return float(query.shape[-1] ** -0.5 if scaling is None else scaling)
 
 
 def _for_batch(layer: LayerMemory, batch: int) -> LayerMemory:
@@ -294,8 +314,10 @@ def _memory_mask(
             raise UnsupportedModelError(
                 "this model has sliding-window layers but does not pass their position ids to its attention"
             )
-        distance = position_ids[:, :, None] - layer.position[:, None]
-        out_of_sight = (distance >= sliding_window)[:, None]
+        distance = position_ids[:, None, :, None] - layer.position[:, :, None]
+        out_of_sight = distance >= sliding_window
+        if out_of_sight.shape[1] > 1:
+            out_of_sight = out_of_sight.repeat_interleave(query.shape[1] // layer.key.shape[1], 1)
         if mask is None:
             return ~out_of_sight
         mask = mask.masked_fill(out_of_sight, float("-inf"))

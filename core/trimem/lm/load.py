@@ -10,8 +10,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
 from platformdirs import user_cache_path
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig
 
 from trimem.errors import InvalidInputError, MissingDependencyError, UnsupportedModelError
 from trimem.lm.model import LanguageModel
@@ -53,6 +54,35 @@ def load_model(name: str | Path | None = None, **options: Any) -> LanguageModel:
     return _load(name, options, str(name))
 
 
+def model_config(name: str | Path | None = None) -> PretrainedConfig:
+    """Load the configuration of a model and nothing else: no weights, no tokenizer.
+
+    Args:
+        name: As for :func:`load_model`. Of a GGUF file only the header is read.
+
+    Raises:
+        MissingDependencyError: No name is given and the package is not installed.
+        InvalidInputError: There is no such model, or its configuration cannot be read.
+    """
+    path = _default_gguf() if name is None else Path(name)
+    source: dict[str, Any] = {"pretrained_model_name_or_path": name}
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise InvalidInputError(f"there is no GGUF file {path}")
+        folder = _folder(path)
+        converted = {"pretrained_model_name_or_path": folder}
+        header = {"pretrained_model_name_or_path": path.parent, "gguf_file": path.name}
+        source = converted if folder.is_dir() else header
+    try:
+        config: PretrainedConfig = AutoConfig.from_pretrained(**source)
+    except (OSError, ValueError, ImportError, KeyError, NotImplementedError, StrictDataclassError) as error:
+        raise InvalidInputError(
+            f"no configuration could be read from {name or path}: {error}. Give a Hugging Face id, a folder with "
+            "config.json, or a .gguf file"
+        ) from error
+    return config
+
+
 def cache_folder() -> Path:
     """Return the folder for what can be made again: ``$TRIMEM_CACHE``, or the user's cache."""
     return Path(os.environ.get(CACHE_VARIABLE) or user_cache_path("trimem"))
@@ -83,7 +113,7 @@ def _default_gguf() -> Path:
 
 def _converted(gguf: Path) -> Path:
     """Return the folder with the de-quantised model, making it at the first call."""
-    folder = cache_folder() / "models" / f"{gguf.stem}-{_digest(gguf)}"
+    folder = _folder(gguf)
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -112,6 +142,10 @@ def _converted(gguf: Path) -> Path:
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     return folder
+
+
+def _folder(gguf: Path) -> Path:
+    return cache_folder() / "models" / f"{gguf.stem}-{_digest(gguf)}"
 
 
 def _digest(file: Path, edge: int = 1 << 20) -> str:

@@ -19,9 +19,9 @@ class LayerMemory:
     Attributes:
         key: (rows, num_kv_heads, tokens, head_dim), already at their positions.
         value: (rows, num_kv_heads, tokens, head_dim).
-        position: (rows, tokens), where each token stands on the same scale as the context's position
-            ids; may be negative. Sliding-window layers need it to know what is within the window;
-            other layers do not look at it.
+        position: (rows, num_kv_heads, tokens), where each token stands on the same scale as the
+            context's position ids; may be negative. Sliding-window layers need it to know what is
+            within the window; other layers do not look at it.
         bias: (rows, num_kv_heads, tokens), added to the attention logits; -inf hides a token. None is
             all zeros.
 
@@ -43,7 +43,7 @@ class LayerMemory:
             )
         rows, num_kv_heads, tokens, _ = self.key.shape
         for name, tensor, shape in (
-            ("position", self.position, (rows, tokens)),
+            ("position", self.position, (rows, num_kv_heads, tokens)),
             ("bias", self.bias, (rows, num_kv_heads, tokens)),
         ):
             if tensor is not None and not (
@@ -101,7 +101,7 @@ def stack_rows(memories: list[Memory]) -> Memory:
         key = some.key.new_zeros(len(rows), num_kv_heads, tokens, head_dim)
         value = some.value.new_zeros(len(rows), num_kv_heads, tokens, some.value.shape[3])
         bias = torch.full((len(rows), num_kv_heads, tokens), float("-inf"), device=key.device)
-        position = torch.zeros(len(rows), tokens, dtype=torch.long, device=key.device)
+        position = torch.zeros(len(rows), num_kv_heads, tokens, dtype=torch.long, device=key.device)
         for i, row in enumerate(rows):
             if row is None:
                 continue
@@ -111,7 +111,7 @@ def stack_rows(memories: list[Memory]) -> Memory:
             key[i, :, :width], value[i, :, :width] = row.key[0], row.value[0]
             bias[i, :, :width] = 0.0 if row.bias is None else row.bias[0]
             if row.position is not None:
-                position[i, :width] = row.position[0]
+                position[i, :, :width] = row.position[0]
         known = all(row is None or row.position is not None for row in rows)
         layers[layer_idx] = LayerMemory(key, value, position if known else None, bias)
     return Memory(layers)

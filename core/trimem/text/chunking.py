@@ -38,11 +38,31 @@ class Chunker:
     """
 
     def __init__(self, length: Callable[[str], int], capacity: int) -> None:
-        self._splitter = MarkdownSplitter.from_callback(length, capacity)
+        self._length = length
+        self._capacity = capacity
 
     def __call__(self, text: str) -> list[Chunk]:
         """Return the chunks of ``text`` in order; none where there is nothing but white space."""
+        curly = _curly(text)
+        straight = {ord(to): quote for quote, to in curly.items()}
+        splitter = MarkdownSplitter.from_callback(
+            lambda stretch: self._length(stretch.translate(straight)), self._capacity
+        )
         return [
-            Chunk(stretch, start, start + len(stretch), text.count("\n", 0, start) + 1)
-            for start, stretch in self._splitter.chunk_indices(text)
+            Chunk(text[start : start + len(stretch)], start, start + len(stretch), text.count("\n", 0, start) + 1)
+            for start, stretch in splitter.chunk_indices(text.translate(curly))
         ]
+
+
+def _curly(text: str) -> dict[int, str]:
+    """Return what straight quotes are replaced by while a text is cut.
+
+    The splitter takes them for Markdown that changes the style, where it cuts rather than between
+    sentences: "do|n't". Each is replaced by one character that the text has nowhere else.
+    """
+    taken = {"'": "\u2019\u02bc\u2032", '"': "\u201d\u201f\u2033"}
+    return {
+        ord(quote): free
+        for quote, choices in taken.items()
+        if (free := next((choice for choice in choices if choice not in text), None)) is not None
+    }

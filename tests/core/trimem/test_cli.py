@@ -150,6 +150,38 @@ def test_another_model_is_refused(docs: Path, bank: str, model: str, tmp_path: P
     assert json_of("stats", "--bank", bank)["slots"] == 2
 
 
+def test_advise_says_where_a_text_is_cheapest(model: str, tmp_path: Path) -> None:
+    advised = json_of("advise", "--uses", "100")
+    assert list(advised) == ["model", "uses", "parameters", "explicit_memory", "rag", "best", "interval"]
+    assert (advised["model"], advised["uses"], advised["best"]) == ("SmolLM2-135M-Instruct", 100, "explicit memory")
+    assert advised["explicit_memory"] < advised["parameters"] < advised["rag"]
+    assert advised["interval"] == pytest.approx([0.49, 6.6e3], rel=5e-3)
+    assert json_of("advise", "--uses", "0.1")["best"] == "RAG"
+    said = trimem("advise", "--uses", "1000000").stdout
+    assert "cheapest at 1,000,000 uses: parameters" in said
+    assert "explicit memory is the cheapest from 0.49 to 6,611 uses" in said
+
+    plot = tmp_path / "plot.png"
+    assert json_of("advise", "--uses", "1", "--model", model, "--plot", str(plot))["model"] == model
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    weightless = tmp_path / "weightless"
+    weightless.mkdir()
+    (weightless / "config.json").write_bytes((Path(model) / "config.json").read_bytes())
+    assert str(weightless) in trimem("advise", "--uses", "1", "--model", str(weightless)).stdout
+
+
+def test_advise_refuses_what_it_cannot_judge(model: str, tmp_path: Path) -> None:
+    for uses in ("-1", "nan"):
+        assert "InvalidInputError" in trimem("advise", "--uses", uses, "--model", model, code=1).stderr
+    trimem("advise", "--uses", "often", code=2)
+    trimem("advise", code=2)
+    assert "no configuration" in trimem("advise", "--uses", "1", "--model", str(tmp_path), code=1).stderr
+    (tmp_path / "config.json").write_text('{"model_type": "mixtral"}')
+    assert "mixture of experts" in trimem("advise", "--uses", "1", "--model", str(tmp_path), code=1).stderr
+    nowhere = str(tmp_path / "absent" / "plot.png")
+    assert "cannot be drawn" in trimem("advise", "--uses", "1", "--model", model, "--plot", nowhere, code=1).stderr
+
+
 def test_bench_writes_its_contract(tmp_path: Path, model: str) -> None:
     squad = {
         "data": [
@@ -168,9 +200,17 @@ def test_bench_writes_its_contract(tmp_path: Path, model: str) -> None:
     data, out, plot = tmp_path / "squad.json", tmp_path / "out.json", tmp_path / "plot.png"
     data.write_text(json.dumps(squad))
     arguments = ("--data", str(data), "--refs", "1", "--n", "3", "--model", model, "--seed", "0")
-    trimem("bench", "explicit", *arguments, "--json", str(out), "--plot", str(plot))
+    chosen = ("--system", "explicit_dense", "--system", "explicit_int8", "--system", "text_rag_cached_prefix")
+    trimem("bench", "explicit", *arguments, *chosen, "--json", str(out), "--plot", str(plot))
     result = json.loads(out.read_text())
-    assert [row["system"] for row in result["rows"]] == ["closed_book", "text_rag", "explicit_dense"]
+    assert [row["system"] for row in result["rows"]] == [
+        "closed_book",
+        "text_rag",  # one reference is last and first
+        "text_rag_best_first",
+        "explicit_dense",
+        "explicit_int8",
+        "text_rag_cached_prefix",
+    ]
     for row in result["rows"]:
         assert set(row) == {
             "system",
@@ -182,15 +222,58 @@ def test_bench_writes_its_contract(tmp_path: Path, model: str) -> None:
             "decode_tok_s",
             "bytes_per_ref",
             "gap_closed",
+            "gap_closed_low",
+            "gap_closed_high",
         }
-    closed, text, memory = result["rows"]
+    closed, text, _, memory, small, cached = result["rows"]
     assert (result["recall_at_k"], result["refs"], result["n"]) == (1.0, 1, 3)
     assert (closed["gap_closed"], text["gap_closed"]) == (0.0, 1.0)
     assert memory["answer_nll"] == pytest.approx(text["answer_nll"], abs=0.05), "one reference reads as its text"
     assert memory["prefill_tokens"] < closed["prefill_tokens"] < text["prefill_tokens"]
-    assert closed["bytes_per_ref"] < text["bytes_per_ref"] < memory["bytes_per_ref"]
+    assert cached["answer_nll"] == pytest.approx(text["answer_nll"], abs=1e-3), "the same, computed before"
+    assert small["answer_nll"] == pytest.approx(memory["answer_nll"], abs=0.05)
+    assert closed["bytes_per_ref"] < text["bytes_per_ref"] < small["bytes_per_ref"] < memory["bytes_per_ref"]
     assert plot.read_bytes().startswith(b"\x89PNG")
     broken = tmp_path / "broken.json"
     broken.write_text("{}")
     said = trimem("bench", "explicit", "--data", str(broken), "--model", model, "--json", str(out), code=1)
     assert "SQuAD" in said.stderr
+
+
+def test_bench_needle_writes_its_contract(tmp_path: Path, model: str) -> None:
+    essays, out, plot = tmp_path / "essays", tmp_path / "out.json", tmp_path / "plot.png"
+    essays.mkdir()
+    (essays / "one.txt").write_text(" ".join(f"Sentence {i} is not the last of them." for i in range(60)))
+    arguments = ("--data", str(essays), "--refs", "1", "--n", "2", "--model", model, "--seed", "3", "--json", str(out))
+    said = trimem("bench", "needle", *arguments, "--tokens", "128", "--tokens", "900", "--plot", str(plot)).stdout
+    result = json.loads(out.read_text())
+    assert (result["benchmark"], result["tokens"], result["n"], result["seed"]) == ("needle", [128, 900], 2, 3)
+    assert len(result["rows"]) == 6
+    for row in result["rows"]:
+        assert list(row) == ["system", "tokens", "recall_at_k", "found", "answer_nll", "ttft_ms_p50"]
+        assert row["system"] in said
+    assert result["rows"][-1]["found"] is None, "900 tokens do not fit the model"
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    assert "tokens long" in trimem("bench", "needle", *arguments, "--tokens", "90000", code=1).stderr
+    trimem("bench", "needle", *arguments, code=2)
+
+
+def test_bench_hops_writes_its_contract(tmp_path: Path, model: str) -> None:
+    out, plot = tmp_path / "out.json", tmp_path / "plot.png"
+    arguments = ("--n", "2", "--distractors", "3", "--model", model, "--seed", "3", "--json", str(out))
+    said = trimem("bench", "hops", *arguments, "--refs", "2", "--oracle", "--plot", str(plot)).stdout
+    result = json.loads(out.read_text())
+    assert (result["benchmark"], result["n"], result["facts"], result["oracle"]) == ("hops", 2, 10, True)
+    for row in result["rows"]:
+        assert list(row) == [
+            "system",
+            "recall_at_k",
+            "answer_nll",
+            "f1",
+            "em",
+            "nll_minus_text_low",
+            "nll_minus_text_high",
+        ]
+        assert row["system"] in said
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    assert "InvalidInputError" in trimem("bench", "hops", *arguments, "--refs", "1", "--oracle", code=1).stderr

@@ -1,10 +1,38 @@
-"""SQuAD's scores, on cases whose value is known."""
+"""SQuAD's files, and its scores on cases whose value is known."""
 
 from __future__ import annotations
 
+import json
+import re
+from pathlib import Path
+
 import pytest
 
-from trimem.bench.squad import exact_match, f1
+from trimem import InvalidInputError
+from trimem.bench.corpus import Corpus, Question
+from trimem.bench.squad import exact_match, f1, load_squad
+
+
+def test_paragraphs_and_questions_that_have_an_answer(tmp_path: Path) -> None:
+    asked = [
+        [{"question": " Who? ", "answers": [{"text": "Ada"}, {"text": "ada"}]}],
+        [{"question": "Why?", "answers": []}, {"question": "When?", "answers": [{"text": "1843"}]}],
+    ]
+    texts = ["Ada did.", "It was in 1843."]
+    paragraphs = [{"context": text, "qas": qas} for text, qas in zip(texts, asked, strict=True)]
+    path = tmp_path / "squad.json"
+    path.write_text(json.dumps({"data": [{"paragraphs": [paragraph]} for paragraph in paragraphs]}))
+    assert load_squad(path) == Corpus(
+        texts, [Question("Who?", ("Ada", "ada"), (0,)), Question("When?", ("1843",), (1,))]
+    )
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"data": []}', '{"data": [{"paragraphs": [{"qas": []}]}]}'])
+def test_what_is_not_squad_is_refused(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "squad.json"
+    path.write_text(text)
+    with pytest.raises(InvalidInputError, match=re.escape(str(path))):
+        load_squad(path)
 
 
 @pytest.mark.parametrize(

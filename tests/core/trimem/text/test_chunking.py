@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -44,3 +45,13 @@ def test_a_sentence_that_is_too_long_is_cut() -> None:
 
 def test_white_space_has_no_chunks() -> None:
     assert WORDS(" \n\t ") == []
+
+
+@pytest.mark.parametrize("quote", ["'", '"'])
+def test_quotes_are_no_place_to_cut(quote: str) -> None:
+    text = (
+        f"They keep quiet \u2019here\u2019. I don{quote}t know what they{quote}re doing and you can{quote}t let it be."
+    )
+    chunks = Chunker(len, len(text) - 8)(text)
+    assert [chunk.text for chunk in chunks] == [text[: text.index(" I don")], text[text.index("I don") :]]
+    assert all(text[chunk.start : chunk.stop] == chunk.text for chunk in chunks)

@@ -1,0 +1,46 @@
+"""What is read and what is asked about it: the form that every source of questions is brought into."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from trimem.errors import InvalidInputError
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question with its answers and where they stand.
+
+    Attributes:
+        text: The question.
+        answers: What counts as right, as it stands in a passage; the first is the reference.
+        passages: Indices of the passages that must be read to know; more than one where each tells
+            only a part.
+    """
+
+    text: str
+    answers: tuple[str, ...]
+    passages: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """Passages that are searched together, and questions about them.
+
+    Attributes:
+        passages: What can be read.
+        questions: What is asked.
+
+    Raises:
+        InvalidInputError: A question has no answer, or names no passage or one that is not there.
+    """
+
+    passages: list[str]
+    questions: list[Question]
+
+    def __post_init__(self) -> None:
+        for question in self.questions:
+            if not question.answers or not question.passages:
+                raise InvalidInputError(f"a question needs an answer and a passage that holds it, got {question!r}")
+            if not all(0 <= passage < len(self.passages) for passage in question.passages):
+                raise InvalidInputError(f"there are {len(self.passages)} passages, and not all that {question!r} names")

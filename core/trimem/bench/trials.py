@@ -1,0 +1,93 @@
+"""One question put to one system: what search found, what the system says of it, how likely the answer is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from trimem.bench.corpus import Question
+from trimem.bench.squad import exact_match, f1
+from trimem.bench.systems import ClosedBook, Spoken, System, answer_nll, speak
+from trimem.explicit.bank import ExplicitBank
+from trimem.types import Hit
+
+NAMESPACE = "bench"
+LEAD = "The answer is"
+MAX_NEW_TOKENS = 24
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A question with what is read for it.
+
+    Attributes:
+        question: The question.
+        hits: Best first.
+        search_seconds: How long it took to find them.
+    """
+
+    question: Question
+    hits: Sequence[Hit]
+    search_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a question.
+
+    Attributes:
+        said: The answer, and what it took from the given hits on.
+        nll: Mean negative log-likelihood of the reference answer's tokens, in nats.
+        f1: SQuAD's, of the first line of what was said.
+        em: SQuAD's exact match, likewise.
+        first_token: Seconds from the question to the first token, search included.
+    """
+
+    said: Spoken
+    nll: float
+    f1: float
+    em: float
+    first_token: float
+
+
+def remember(bank: ExplicitBank, passages: Sequence[str], *, progress: bool | None = None) -> None:
+    """Store the passages of a corpus under their indices, for what is found to be compiled later."""
+    keys = [str(index) for index in range(len(passages))]
+    bank.remember(passages, namespace=NAMESPACE, ids=keys, compile=False, progress=progress)
+    bank.recall("warm up", 1, namespace=NAMESPACE)
+
+
+def search(bank: ExplicitBank, question: Question, refs: int) -> Trial:
+    """Find ``refs`` references for a question."""
+    started = time.perf_counter()
+    hits = bank.recall(question.text, refs, namespace=NAMESPACE)
+    return Trial(question, hits, time.perf_counter() - started)
+
+
+def found(trial: Trial) -> bool:
+    """Tell whether a reference of each passage that is needed is read, an answer in one of them."""
+    needed = {str(passage) for passage in trial.question.passages}
+    among = [hit for hit in trial.hits if hit.slot.document in needed]
+    said = any(answer in hit.text for hit in among for answer in trial.question.answers)
+    return said and {hit.slot.document for hit in among} == needed
+
+
+def warm_up(system: System, trial: Trial) -> None:
+    """Let a system speak once before times are taken."""
+    speak(system.bank, system, "warm up", trial.hits, max_new_tokens=2)
+
+
+def ask(system: System, trial: Trial) -> Outcome:
+    """Let a system answer, and see how likely the right answer was to it."""
+    question, hits, bank = trial.question, trial.hits, system.bank
+    said = speak(bank, system, question.text, hits, max_new_tokens=MAX_NEW_TOKENS, lead=LEAD)
+    line = said.text.split("\n")[0].rstrip(".")
+    searched = 0.0 if isinstance(system, ClosedBook) else trial.search_seconds
+    return Outcome(
+        said,
+        nll=answer_nll(bank, system, question.text, hits, question.answers[0], lead=LEAD),
+        f1=f1(line, question.answers),
+        em=exact_match(line, question.answers),
+        first_token=searched + said.first_token,
+    )

@@ -1,0 +1,145 @@
+"""Records, their order on the disk, and where they are read."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests import tiny
+from trimem import ExplicitConfig, LanguageModel
+from trimem.errors import InvalidInputError
+from trimem.explicit.codec import codec
+from trimem.explicit.compiler import Compiler
+from trimem.explicit.read import place
+from trimem.explicit.record import Record, rows
+from trimem.explicit.records import pack, unpack
+from trimem.lm.attach import attach
+
+TEXTS = ["the grey boat leaves on tuesday", "bread", "eleven eggs make one very large and heavy cake"]
+
+
+@pytest.fixture(params=["llama", "qwen3", "mistral", "gemma3"])
+def compiler(request: pytest.FixtureRequest) -> Compiler:
+    return Compiler(tiny.build(request.param), ExplicitConfig(codec="float32", reference_tokens=64))
+
+
+def compiled(compiler: Compiler, texts: list[str] = TEXTS) -> list[Record]:
+    records = {i: record for batch in compiler.compile(texts) for i, record in batch.items()}
+    return [records[i] for i in range(len(texts))]
+
+
+def by_head(record: Record) -> dict[tuple[int, int], tuple[Tensor, Tensor]]:
+    """Key and value by head and token."""
+    head, _ = rows(record.counts)
+    return {
+        (int(h), int(token)): (record.key[i], record.value[i])
+        for i, (h, token) in enumerate(zip(head, record.token, strict=True))
+    }
+
+
+@torch.no_grad()
+def logits(lm: LanguageModel, ids: list[int]) -> Tensor:
+    tokens = torch.tensor([ids])
+    result: Tensor = lm.model(tokens, attention_mask=torch.ones_like(tokens)).logits[0]
+    return result
+
+
+def test_rows_go_by_rank_then_by_head() -> None:
+    head, rank = rows(torch.tensor([[2, 0], [1, 3]]))
+    assert head.tolist() == [0, 2, 3, 0, 3, 3]
+    assert rank.tolist() == [0, 0, 0, 1, 1, 2]
+
+
+@pytest.mark.parametrize("rule", ["max", "repeat"])
+def test_a_record_does_not_depend_on_its_batch(compiler: Compiler, rule: str) -> None:
+    compiler = Compiler(compiler.lm, replace(compiler.config, selection=rule, tokens=5))
+    for text, together in zip(TEXTS, compiled(compiler), strict=True):
+        (alone,) = compiled(compiler, [text])
+        theirs, own = by_head(together), by_head(alone)
+        assert theirs.keys() == own.keys()
+        for at, (key, value) in own.items():
+            torch.testing.assert_close(theirs[at][0], key, atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(theirs[at][1], value, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["float32", "int8"])
+def test_few_tokens_are_the_beginning_of_the_record(compiler: Compiler, name: str) -> None:
+    record = compiled(compiler)[2]
+    stored = pack(record, codec(name))
+    whole, few = (unpack(stored, codec(name), torch.float32, most) for most in (None, 3))
+    assert torch.equal(whole.counts, record.counts.long())
+    assert bool((few.counts == 3).all())
+    assert torch.equal(few.key, whole.key[: len(few.key)])
+    assert torch.equal(few.value, whole.value[: len(few.value)])
+    assert few.tokens == record.tokens, "the tokens that are left out keep their places"
+    if name == "float32":
+        assert torch.equal(whole.key, record.key)
+
+
+def test_a_token_left_out_is_a_token_hidden(compiler: Compiler) -> None:
+    """Ragged heads, filled up and hidden, read as whole heads do with the same tokens masked."""
+    record, lm = compiled(compiler)[2], compiler.lm
+    most = torch.randint(1, record.tokens, record.counts.shape, generator=torch.Generator().manual_seed(0))
+    most[0, 0] = record.tokens
+    most[-1] = 1
+    head, rank = rows(record.counts)
+    keep = rank < most.flatten()[head]
+    part = Record(record.key[keep], record.value[keep], record.token[keep], most, record.tokens)
+    whole = place(lm, [compiler.prefix, record]).memory
+    hidden = {idx: replace(layer, bias=torch.zeros(layer.key.shape[:3])) for idx, layer in whole.layers.items()}
+    for i, layer in enumerate(lm.layers):
+        bias = hidden[layer.layer_idx].bias
+        assert bias is not None
+        for kv_head in range(layer.num_kv_heads):  # the prefix first, then the record in order of rank
+            bias[0, kv_head, compiler.prefix.tokens + int(most[i, kv_head]) :] = float("-inf")
+    question = compiler.question("which boat")
+    with attach(lm, replace(whole, layers=hidden)):
+        wanted = logits(lm, question)
+    with attach(lm, place(lm, [compiler.prefix, part]).memory):
+        torch.testing.assert_close(logits(lm, question), wanted, atol=1e-4, rtol=0)
+
+
+def test_heads_without_tokens_read_nothing(compiler: Compiler) -> None:
+    lm = compiler.lm
+    nothing = torch.zeros(len(lm.layers), lm.layers[0].num_kv_heads, dtype=torch.int)
+    record = compiled(compiler)[0]
+    empty = Record(record.key[:0], record.value[:0], record.token[:0], nothing, record.tokens)
+    question = compiler.question("which boat")
+    with attach(lm, place(lm, [compiler.prefix, empty]).memory):
+        read = logits(lm, question)
+    gap = replace(compiler.prefix, tokens=compiler.prefix.tokens + record.tokens)
+    with attach(lm, place(lm, [gap]).memory):
+        torch.testing.assert_close(read, logits(lm, question), atol=1e-4, rtol=0)
+
+
+def test_parallel_references_know_no_order(compiler: Compiler) -> None:
+    records = compiled(compiler)
+    question = compiler.question("which boat")
+    read = []
+    for order in (records, records[::-1]):
+        with attach(compiler.lm, compiler.place(order, layout="parallel").memory):
+            read.append(logits(compiler.lm, question))
+    torch.testing.assert_close(read[0], read[1], atol=1e-4, rtol=0)
+    with attach(compiler.lm, compiler.place(records).memory):
+        assert not torch.allclose(logits(compiler.lm, question), read[0], atol=1e-3)
+
+
+def test_bias_on_a_record_weighs_its_tokens(compiler: Compiler) -> None:
+    records, lm = compiled(compiler)[:2], compiler.lm
+    question = compiler.question("which boat")
+    with attach(lm, place(lm, [compiler.prefix, *records], bias=[0.0, 0.0, float("-inf")]).memory):
+        read = logits(lm, question)
+    nothing = replace(
+        records[1], key=records[1].key[:0], value=records[1].value[:0], token=records[1].token[:0],
+        counts=torch.zeros_like(records[1].counts),
+    )  # fmt: skip
+    with attach(lm, place(lm, [compiler.prefix, records[0], nothing]).memory):
+        torch.testing.assert_close(read, logits(lm, question), atol=1e-4, rtol=0)
+
+
+def test_an_unknown_layout_is_refused(compiler: Compiler) -> None:
+    with pytest.raises(InvalidInputError, match="sequential, parallel"):
+        compiler.place(compiled(compiler), layout="spiral")  # type: ignore[arg-type]
