@@ -31,9 +31,10 @@ ALLOWED = {
     "store": LEAVES,
     "bank": FOUNDATION,
     "explicit": FOUNDATION | {"bank"},
-    "bench": FOUNDATION | {"bank", "explicit", "resonance", "transit"},
+    "console": {"errors"},
+    "bench": FOUNDATION | {"bank", "explicit", "resonance", "transit", "console"},
     "demo": FOUNDATION | {"bank", "explicit", "resonance", "transit", "bench"},
-    "cli": FOUNDATION | {"bank", "explicit", "resonance", "transit", "bench", "demo"},
+    "cli": FOUNDATION | {"bank", "explicit", "resonance", "transit", "bench", "demo", "console"},
 }
 
 

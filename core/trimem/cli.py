@@ -6,63 +6,36 @@ with 1 when a file that should have been readable was not; everything else is st
 
 from __future__ import annotations
 
-import functools
 import json
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from trimem.errors import InvalidInputError, TrimemError
+from trimem.bench.commands import bench
+from trimem.console import JsonOption, ModelOption, err, errors_said, out, print_json, quiet
+from trimem.errors import InvalidInputError
 from trimem.types import Hit, as_namespace
 
 if TYPE_CHECKING:
     from trimem.explicit.bank import ExplicitBank
     from trimem.explicit.density import Density
 
-P = ParamSpec("P")
-R = TypeVar("R")
-
 app = typer.Typer(
     name="trimem", help="Memory that language models can really use.", no_args_is_help=True, add_completion=False
 )
-bench = typer.Typer(name="bench", help="Measure trimem against its peers.", no_args_is_help=True)
 app.add_typer(bench)
-
-out = Console(soft_wrap=True)  # a path stays in one piece, however long
-err = Console(stderr=True, soft_wrap=True)
 
 BankOption = Annotated[Path, typer.Option("--bank", help="Folder of the bank.", envvar="TRIMEM_BANK")]
 NamespaceOption = Annotated[str, typer.Option("--namespace", help="Whose memory, as a/b.", envvar="TRIMEM_NAMESPACE")]
-ModelOption = Annotated[
-    str | None,
-    typer.Option("--model", help="Hugging Face id, folder or GGUF file; by default the bank's model."),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 WhereOption = Annotated[
     list[str] | None, typer.Option("--where", metavar="KEY=VALUE", help="Only slots with this metadata.")
 ]
-
-
-def errors_said(command: Callable[P, R]) -> Callable[P, R]:
-    """Let a command say trimem's errors in red and exit with 1."""
-
-    @functools.wraps(command)
-    def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return command(*args, **kwargs)
-        except TrimemError as error:
-            err.print(f"[red]{type(error).__name__}:[/] {escape(str(error))}")
-            raise typer.Exit(1) from None
-
-    return run
 
 
 @app.command()
@@ -92,7 +65,7 @@ def remember(
             )
         after = opened.stats(namespace=path)
     if as_json:
-        _print_json(
+        print_json(
             {
                 "files": len(texts),
                 "slots": after.slots,
@@ -149,7 +122,7 @@ def ask(
             out.print()
         answer = stream.answer
     if as_json:
-        _print_json(
+        print_json(
             {
                 "text": answer.text,
                 "hits": [_hit(hit) for hit in answer.hits],
@@ -186,7 +159,7 @@ def recall(
     with _open(bank) as opened:
         hits = opened.recall(query, k, namespace=namespace.split("/"), where=_where(where))
     if as_json:
-        _print_json([_hit(hit) for hit in hits])
+        print_json([_hit(hit) for hit in hits])
         return
     if not hits:
         err.print(f"[yellow]nothing is remembered under {escape(namespace)}[/]")
@@ -215,7 +188,7 @@ def forget(
     with _open(bank) as opened:
         receipt = opened.forget(namespace=namespace.split("/"), ids=ids, where=selection or None)
     if as_json:
-        _print_json({**asdict(receipt), "erased_at": receipt.erased_at.isoformat()})
+        print_json({**asdict(receipt), "erased_at": receipt.erased_at.isoformat()})
         return
     out.print(
         f"erased {len(receipt.slots)} slots of {receipt.documents} whole documents, {receipt.records} records, "
@@ -236,7 +209,7 @@ def stats(
         counted = opened.stats(namespace=None if namespace is None else namespace.split("/"))
     names = {"/".join(name): slots for name, slots in counted.namespaces.items()}
     if as_json:
-        _print_json({**asdict(counted), "namespaces": names})
+        print_json({**asdict(counted), "namespaces": names})
         return
     table = Table(box=None, show_header=False)
     for name, value in (
@@ -265,10 +238,10 @@ def demo(
     """Compile a handbook and answer five questions: closed book, from text, from memory."""
     from trimem.demo import run
 
-    _quiet()
+    quiet()
     result = run(bank, model, None if as_json else out, refs=refs, ask_all=ask_all)
     if as_json:
-        _print_json(result)
+        print_json(result)
 
 
 @app.command()
@@ -297,7 +270,7 @@ def advise(
 
         plot_costs(cost, plot, model=name, uses=uses)
     if as_json:
-        _print_json({"model": name, **asdict(advised)})
+        print_json({"model": name, **asdict(advised)})
         return
     times = f"{uses:,.10g} uses"
     table = Table("TFlop", "write", "a use", times, box=None)
@@ -336,19 +309,17 @@ def calibrate(
 
     Banks made with heads="calibrated" or bytes_per_ref go by it.
     """
-    from trimem.explicit.calibration import calibrate as measure
-    from trimem.explicit.calibration import own_calibration
-    from trimem.explicit.compiler import Compiler
-    from trimem.explicit.config import ExplicitConfig
+    from trimem.explicit.calibrate import calibrate as measure
+    from trimem.explicit.calibration import own_calibration, save
     from trimem.lm.load import load_model
 
-    _quiet()
+    quiet()
     lm = load_model(model)
-    made = measure(Compiler(lm, ExplicitConfig()), samples=samples, seed=seed)
+    made = measure(lm, samples=samples, seed=seed)
     where = own_calibration(lm) if path is None else path
-    made.save(where)
+    save(made, where)
     if as_json:
-        _print_json(asdict(made))
+        print_json(asdict(made))
         return
     table = Table("head", "copies", "is missed by, nats", box=None)
     for layer, head in made.ranking()[:12]:
@@ -358,115 +329,13 @@ def calibrate(
     out.print(f"all {len(made.ranking())} heads of {escape(lm.name)} are in {where}", highlight=False)
 
 
-@bench.command("explicit")
-@errors_said
-def bench_explicit(
-    data: Annotated[Path, typer.Option("--data", help="A file of questions.")],
-    json_path: Annotated[Path, typer.Option("--json", help="Where to write the result.")],
-    format: Annotated[str, typer.Option("--format", help="Of the file: squad or kv.")] = "squad",
-    refs: Annotated[int, typer.Option("--refs", help="References a question.")] = 5,
-    n: Annotated[int, typer.Option("--n", help="Questions.")] = 50,
-    model: ModelOption = None,
-    dtype: Annotated[str | None, typer.Option("--dtype", help="Precision of the model, such as bfloat16.")] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Of the draw of questions.")] = 0,
-    system: Annotated[
-        list[str] | None, typer.Option("--system", help="What to compare with closed book and text RAG; repeatable.")
-    ] = None,
-    new_tokens: Annotated[int, typer.Option("--new-tokens", help="Longest answer; 1 measures no f1, em, speed.")] = 24,
-    bank: Annotated[Path | None, typer.Option("--bank", help="Keep the bank here; else it is thrown away.")] = None,
-    plot: Annotated[Path | None, typer.Option("--plot", help="Where to draw the result, as PNG or SVG.")] = None,
-) -> None:
-    """Read documents as memory and as text: likelihood of the answers, time, bytes."""
-    from trimem.bench.explicit import DEFAULT, run
-    from trimem.bench.plots import plot_explicit
-    from trimem.lm.load import load_model
-
-    _quiet()
-    lm = load_model(model, **({} if dtype is None else {"dtype": dtype}))
-    result = run(
-        data,
-        lm=lm,
-        refs=refs,
-        n=n,
-        seed=seed,
-        format=format,
-        names=system or DEFAULT,
-        new_tokens=new_tokens,
-        bank_folder=bank,
-    )
-    json_path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    if plot is not None:
-        plot_explicit(result, plot)
-    names, *measures = result["rows"][0]
-    table = Table(names, *measures, box=None)
-    for row in result["rows"]:
-        table.add_row(row[names], *("" if row[key] is None else f"{row[key]:,.3f}" for key in measures))
-    out.print(table)
-    out.print(f"recall@{refs} {result['recall_at_k']:.3f} over {result['paragraphs']} paragraphs", highlight=False)
-
-
-@bench.command("needle")
-@errors_said
-def bench_needle(
-    data: Annotated[Path, typer.Option("--data", help="Folder of essays, each a .txt file.")],
-    tokens: Annotated[list[int], typer.Option("--tokens", help="Length of the text; repeatable.")],
-    json_path: Annotated[Path, typer.Option("--json", help="Where to write the result.")],
-    refs: Annotated[int, typer.Option("--refs", help="References a question.")] = 5,
-    n: Annotated[int, typer.Option("--n", help="Questions at each length, at depths from first to last.")] = 10,
-    model: ModelOption = None,
-    seed: Annotated[int, typer.Option("--seed", help="Of essays and sentences.")] = 0,
-    plot: Annotated[Path | None, typer.Option("--plot", help="Where to draw the result, as PNG or SVG.")] = None,
-) -> None:
-    """Find one sentence in ever more text: by search, and with all of the text in memory."""
-    from trimem.bench.haystack import plot_needle, run
-    from trimem.lm.load import load_model
-
-    _quiet()
-    result = run(data, lm=load_model(model), tokens=tokens, refs=refs, n=n, seed=seed)
-    json_path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    if plot is not None:
-        plot_needle(result, plot)
-    out.print(_rows(result["rows"]))
-
-
-@bench.command("hops")
-@errors_said
-def bench_hops(
-    json_path: Annotated[Path, typer.Option("--json", help="Where to write the result.")],
-    refs: Annotated[int, typer.Option("--refs", help="References a question.")] = 5,
-    n: Annotated[int, typer.Option("--n", help="Questions.")] = 50,
-    distractors: Annotated[int, typer.Option("--distractors", help="Pairs of facts that nothing is asked about.")] = 50,
-    oracle: Annotated[bool, typer.Option("--oracle", help="Read both facts, even where search misses one.")] = False,
-    model: ModelOption = None,
-    seed: Annotated[int, typer.Option("--seed", help="Of all that is invented.")] = 0,
-    plot: Annotated[Path | None, typer.Option("--plot", help="Where to draw the result, as PNG or SVG.")] = None,
-) -> None:
-    """Answer questions that take two facts, read as memory and as text."""
-    from trimem.bench.hops import plot_hops, run
-    from trimem.lm.load import load_model
-
-    _quiet()
-    result = run(lm=load_model(model), refs=refs, n=n, distractors=distractors, seed=seed, oracle=oracle)
-    json_path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    if plot is not None:
-        plot_hops(result, plot)
-    out.print(_rows(result["rows"]))
-
-
 @contextmanager
 def _open(bank: Path, model: str | None = None, *, create: bool = False) -> Iterator[ExplicitBank]:
     from trimem.explicit.bank import ExplicitBank
 
-    _quiet()
+    quiet()
     with ExplicitBank.open(bank, model=model, create=create) as opened:
         yield opened
-
-
-def _quiet() -> None:
-    """Keep transformers' own progress bars out of the output."""
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
 
 
 def _where(pairs: list[str] | None) -> dict[str, Any] | None:
@@ -502,24 +371,6 @@ def _hit(hit: Hit) -> dict[str, Any]:
         "text": slot.text,
         "metadata": dict(slot.metadata),
     }
-
-
-def _rows(rows: list[dict[str, Any]]) -> Table:
-    """Return rows of a benchmark as a table, blank where nothing was measured."""
-    table = Table(*rows[0], box=None)
-    for row in rows:
-        table.add_row(*(_cell(value) for value in row.values()))
-    return table
-
-
-def _cell(value: str | float | None) -> str:
-    if value is None or isinstance(value, str):
-        return value or ""
-    return f"{value:,}" if isinstance(value, int) else f"{value:,.3f}"
-
-
-def _print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def _megabytes(count: int) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import statistics
 import tempfile
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
@@ -14,21 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from trimem.bench.bootstrap import gap_closed
-from trimem.bench.corpus import Corpus, Question
+from trimem.bench.corpus import Corpus
 from trimem.bench.environment import environment
 from trimem.bench.kv_retrieval import load_kv
-from trimem.bench.squad import exact_match, f1, load_squad
-from trimem.bench.systems import ClosedBook, ExplicitMemory, System, TextRag, answer_nll, speak
+from trimem.bench.squad import load_squad
+from trimem.bench.systems import ClosedBook, ExplicitMemory, System, TextRag
+from trimem.bench.trials import MAX_NEW_TOKENS, NAMESPACE, Outcome, Trial, ask, found, search, warm_up
 from trimem.bench.variants import VARIANTS
 from trimem.errors import InvalidInputError
 from trimem.explicit.bank import ExplicitBank
 from trimem.lm.model import LanguageModel
 from trimem.progress import track
 from trimem.types import Hit, Namespace
-
-NAMESPACE = "bench"
-LEAD = "The answer is"
-MAX_NEW_TOKENS = 24
 
 SYSTEMS = ("text_rag_cached_prefix", *VARIANTS)
 """What can be compared with closed_book and text_rag."""
@@ -72,13 +68,6 @@ class Row:
     gap_closed: float
     gap_closed_low: float | None
     gap_closed_high: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Trial:
-    question: Question
-    hits: list[Hit]
-    search_seconds: float
 
 
 def load(path: Path, format: str) -> list[Corpus]:
@@ -147,9 +136,9 @@ def run(
             keys = [str(key) for key in range(len(corpora[i].passages))]
             bank.remember(corpora[i].passages, namespace=_of(i), ids=keys, compile=False, progress=progress)
         bank.recall("warm up", 1, namespace=NAMESPACE)
-        trials = [_search(bank, question, refs, _of(i)) for i, question in drawn]
-        found = [hit for trial in trials for hit in trial.hits]
-        compared = _systems(bank, folder, names, corpora, found, stack, progress)
+        trials = [search(bank, question, refs, _of(i)) for i, question in drawn]
+        hits = [hit for trial in trials for hit in trial.hits]
+        compared = _systems(bank, folder, names, corpora, hits, stack, progress)
         rows = _measure(compared, trials, new_tokens, progress)
     return {
         "benchmark": "explicit",
@@ -159,7 +148,7 @@ def run(
         "n": len(trials),
         "seed": seed,
         "paragraphs": sum(len(corpus.passages) for corpus in corpora),
-        "recall_at_k": statistics.mean(_found(trial) for trial in trials),
+        "recall_at_k": statistics.mean(found(trial) for trial in trials),
         "rows": [asdict(row) for row in rows],
         "environment": environment(),
     }
@@ -174,7 +163,7 @@ def _systems(
     folder: Path,
     names: Sequence[str],
     corpora: Sequence[Corpus],
-    found: Sequence[Hit],
+    hits: Sequence[Hit],
     stack: ExitStack,
     progress: bool | None,
 ) -> list[System]:
@@ -193,10 +182,10 @@ def _systems(
             if variant.config not in banks:
                 other = ExplicitBank.open(folder / name, model=bank.model, config=variant.config)
                 banks[variant.config] = stack.enter_context(other)
-                _copy(found, corpora, other)
+                _copy(hits, corpora, other)
             compared.append(variant.system(name, banks[variant.config]))
     for one in banks.values():
-        one.compile(found, progress=progress)
+        one.compile(hits, progress=progress)
     return compared
 
 
@@ -205,36 +194,22 @@ def _copy(hits: Iterable[Hit], corpora: Sequence[Corpus], to: ExplicitBank) -> N
     documents: dict[Namespace, set[str]] = defaultdict(set)
     for hit in hits:
         documents[hit.slot.namespace].add(hit.slot.document)
-    for namespace, found in documents.items():
+    for namespace, names in documents.items():
         passages = corpora[int(namespace[-1])].passages
-        keys = sorted(found)
+        keys = sorted(names)
         to.remember([passages[int(key)] for key in keys], namespace=namespace, ids=keys, compile=False, progress=False)
 
 
-def _search(bank: ExplicitBank, question: Question, refs: int, namespace: Namespace) -> _Trial:
-    started = time.perf_counter()
-    hits = bank.recall(question.text, refs, namespace=namespace)
-    return _Trial(question, hits, time.perf_counter() - started)
-
-
-def _found(trial: _Trial) -> bool:
-    """Tell whether a reference of each passage that is needed was found, an answer in one of them."""
-    needed = {str(passage) for passage in trial.question.passages}
-    found = [hit for hit in trial.hits if hit.slot.document in needed]
-    said = any(answer in hit.text for hit in found for answer in trial.question.answers)
-    return said and {hit.slot.document for hit in found} == needed
-
-
-def _measure(compared: Sequence[System], trials: Sequence[_Trial], new_tokens: int, progress: bool | None) -> list[Row]:
-    measured: dict[str, list[dict[str, float]]] = {system.name: [] for system in compared}
+def _measure(compared: Sequence[System], trials: Sequence[Trial], new_tokens: int, progress: bool | None) -> list[Row]:
+    measured: dict[str, list[Outcome]] = {system.name: [] for system in compared}
     for system in compared:
-        speak(system.bank, system, "warm up", trials[0].hits, max_new_tokens=2)
+        warm_up(system, trials[0])
     with track("asking", len(trials) * len(compared), progress) as advance:
         for trial in trials:
             for system in compared:
-                measured[system.name].append(_ask(system, trial, new_tokens))
+                measured[system.name].append(ask(system, trial, new_tokens))
                 advance(1)
-    nll = {name: [one["nll"] for one in many] for name, many in measured.items()}
+    nll = {name: [one.nll for one in many] for name, many in measured.items()}
     better = min(("text_rag_best_last", "text_rag_best_first"), key=lambda name: statistics.mean(nll[name]))
     rows = []
     for system in compared:
@@ -246,11 +221,11 @@ def _measure(compared: Sequence[System], trials: Sequence[_Trial], new_tokens: i
             Row(
                 system="text_rag" if system.name == better else system.name,
                 answer_nll=means[1],
-                f1=statistics.mean(one["f1"] for one in many),
-                em=statistics.mean(one["em"] for one in many),
-                ttft_ms_p50=1000 * statistics.median(one["first_token"] for one in many),
-                prefill_tokens=statistics.mean(one["prefill"] for one in many),
-                decode_tok_s=statistics.median(one["speed"] for one in many),
+                f1=statistics.mean(one.f1 for one in many),
+                em=statistics.mean(one.em for one in many),
+                ttft_ms_p50=1000 * statistics.median(one.first_token for one in many),
+                prefill_tokens=statistics.mean(one.said.prefill_tokens for one in many),
+                decode_tok_s=statistics.median(one.said.tokens_per_second for one in many),
                 bytes_per_ref=_bytes_per_ref(system),
                 gap_closed=(means[0] - means[1]) / (means[0] - means[2]),
                 gap_closed_low=None if gap is None else gap.low,
@@ -258,21 +233,6 @@ def _measure(compared: Sequence[System], trials: Sequence[_Trial], new_tokens: i
             )
         )
     return rows
-
-
-def _ask(system: System, trial: _Trial, new_tokens: int) -> dict[str, float]:
-    question, hits, bank = trial.question, trial.hits, system.bank
-    said = speak(bank, system, question.text, hits, max_new_tokens=new_tokens, lead=LEAD)
-    line = said.text.split("\n")[0].rstrip(".")
-    searched = 0.0 if system.name == "closed_book" else trial.search_seconds
-    return {
-        "nll": answer_nll(bank, system, question.text, hits, question.answers[0], lead=LEAD),
-        "f1": f1(line, question.answers),
-        "em": exact_match(line, question.answers),
-        "first_token": searched + said.first_token,
-        "prefill": said.prefill_tokens,
-        "speed": said.tokens_per_second,
-    }
 
 
 def _bytes_per_ref(system: System) -> float:

@@ -15,7 +15,7 @@ from typing import Any
 from trimem.bench.corpus import Corpus, Question
 from trimem.bench.environment import environment
 from trimem.bench.needle import needle
-from trimem.bench.plots import _color, _figure
+from trimem.bench.plots import new_figure, system_color
 from trimem.bench.systems import ClosedBook, ExplicitMemory, System, systems
 from trimem.bench.trials import LEAD, MAX_NEW_TOKENS, Trial, ask, found, remember, search, warm_up
 from trimem.errors import InvalidInputError
@@ -217,7 +217,7 @@ def plot_needle(result: Mapping[str, Any], path: Path) -> None:
         MissingDependencyError: matplotlib is not installed.
     """
     rows = result["rows"]
-    figure = _figure(9, 3.5)
+    figure = new_figure(9, 3.5)
     for axes, (key, title) in zip(
         figure.subplots(1, 2),
         (("found", "answers that say the code"), ("ttft_ms_p50", "time to first token (ms, median)")),
@@ -226,7 +226,7 @@ def plot_needle(result: Mapping[str, Any], path: Path) -> None:
         for name in dict.fromkeys(row["system"] for row in rows):
             measured = [row for row in rows if row["system"] == name and row[key] is not None]
             sizes, values = [row["tokens"] for row in measured], [row[key] for row in measured]
-            axes.plot(sizes, values, marker="o", color=_color(name), label=name)
+            axes.plot(sizes, values, marker="o", color=system_color(name), label=name)
         axes.set_xscale("log")
         axes.minorticks_off()
         axes.set_xticks(result["tokens"], [f"{size:,}" for size in result["tokens"]])

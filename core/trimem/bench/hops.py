@@ -13,7 +13,7 @@ from typing import Any
 from trimem.bench.bootstrap import mean_difference
 from trimem.bench.corpus import Question
 from trimem.bench.environment import environment
-from trimem.bench.plots import _color, _figure
+from trimem.bench.plots import new_figure, system_color
 from trimem.bench.systems import ClosedBook, systems
 from trimem.bench.trials import Outcome, Trial, ask, found, remember, search
 from trimem.bench.two_facts import two_facts
@@ -126,7 +126,7 @@ def _measure(bank: ExplicitBank, trials: list[Trial], progress: bool | None) -> 
                 outcomes[system.name].append(ask(system, trial))
                 advance(1)
     nll = {name: [outcome.nll for outcome in many] for name, many in outcomes.items()}
-    recall = statistics.mean(found(trial) for trial in trials)
+    recall = statistics.mean(float(found(trial)) for trial in trials)
     rows = []
     for system in compared:
         many = outcomes[system.name]
@@ -153,9 +153,9 @@ def plot_hops(result: Mapping[str, Any], path: Path) -> None:
     """
     rows = result["rows"]
     names = [row["system"] for row in rows]
-    colors = [_color(name) for name in names]
-    figure = _figure(11, 1.5 + 0.35 * len(rows))
-    nll, against, overlap = figure.subplots(1, 3)
+    colors = [system_color(name) for name in names]
+    figure = new_figure(11, 1.5 + 0.35 * len(rows))
+    nll, against, overlap = figure.subplots(1, 3, sharey=True)
     for axes, key, title in ((nll, "answer_nll", "answer NLL (nats a token)"), (overlap, "f1", "f1")):
         bars = axes.barh(names, [row[key] for row in rows], color=colors)
         axes.bar_label(bars, fmt="{:,.3g}", padding=2)
@@ -167,12 +167,10 @@ def plot_hops(result: Mapping[str, Any], path: Path) -> None:
     against.scatter([row["answer_nll"] - text for row in rows], names, color=colors)
     against.axvline(0, color="black", linestyle=":", linewidth=1)
     against.set_title("answer NLL minus that of text RAG", fontsize=10)
+    nll.invert_yaxis()
     for axes in (nll, against, overlap):
-        axes.invert_yaxis()
         axes.tick_params(labelsize=8)
         axes.spines[["top", "right"]].set_visible(False)
-    for axes in (against, overlap):
-        axes.set_yticklabels([])
     facts = "both facts given" if result["oracle"] else "facts as found"
     figure.suptitle(f"{result['model']}, {facts}, {result['refs']} references, n = {result['n']}", fontsize=10)
     figure.savefig(path, dpi=150)

@@ -21,8 +21,8 @@ def plot_explicit(result: Mapping[str, Any], path: Path) -> None:
     """
     rows = result["rows"]
     names = [row["system"] for row in rows]
-    colors = [_color(name) for name in names]
-    figure = _figure(13, 1.5 + 0.35 * len(rows))
+    colors = [system_color(name) for name in names]
+    figure = new_figure(13, 1.5 + 0.35 * len(rows))
     nll, first, against = figure.subplots(1, 3)
     for axes, key, title in (
         (nll, "answer_nll", "answer NLL (nats a token)"),
@@ -36,7 +36,7 @@ def plot_explicit(result: Mapping[str, Any], path: Path) -> None:
     first.set_yticklabels([])
     stored = [row for row in rows if row["bytes_per_ref"] > 0]
     for row in stored:
-        against.scatter(row["bytes_per_ref"], row["answer_nll"], color=_color(row["system"]))
+        against.scatter(row["bytes_per_ref"], row["answer_nll"], color=system_color(row["system"]))
         against.annotate(row["system"], (row["bytes_per_ref"], row["answer_nll"]), fontsize=7, rotation=20)
     if stored:
         against.set_xscale("log")
@@ -49,7 +49,8 @@ def plot_explicit(result: Mapping[str, Any], path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-def _color(system: str) -> str:
+def system_color(system: str) -> str:
+    """Return the colour of a system: ours, text, or another."""
     if system.startswith("explicit"):
         return "#2a7f62"
     return "#f4a259" if system.startswith("text") else "#9aa0a6"
@@ -72,7 +73,7 @@ def plot_costs(costs: Costs, path: Path, *, model: str, uses: float | None = Non
     marked = uses or lower  # a logarithmic axis has no zero
     start, stop = min(lower, marked) / 30, max(upper, marked) * 30
     points = [start * (stop / start) ** (step / 200) for step in range(201)]
-    figure = _figure(6, 4)
+    figure = new_figure(6, 4)
     axes = figure.subplots()
     colors: dict[Medium, str] = {"parameters": "#9aa0a6", "explicit memory": "#2a7f62", "RAG": "#f4a259"}
     for medium, color in colors.items():
@@ -94,7 +95,12 @@ def plot_costs(costs: Costs, path: Path, *, model: str, uses: float | None = Non
         raise InvalidInputError(f"the plot cannot be drawn at {path}: {error}") from error
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
+    """Return an empty figure of that size in inches.
+
+    Raises:
+        MissingDependencyError: matplotlib is not installed.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError as error:

@@ -10,7 +10,7 @@ from trimem.bench.corpus import Question
 from trimem.bench.squad import exact_match, f1
 from trimem.bench.systems import ClosedBook, Spoken, System, answer_nll, speak
 from trimem.explicit.bank import ExplicitBank
-from trimem.types import Hit
+from trimem.types import Hit, Namespace
 
 NAMESPACE = "bench"
 LEAD = "The answer is"
@@ -58,10 +58,10 @@ def remember(bank: ExplicitBank, passages: Sequence[str], *, progress: bool | No
     bank.recall("warm up", 1, namespace=NAMESPACE)
 
 
-def search(bank: ExplicitBank, question: Question, refs: int) -> Trial:
+def search(bank: ExplicitBank, question: Question, refs: int, namespace: str | Namespace = NAMESPACE) -> Trial:
     """Find ``refs`` references for a question."""
     started = time.perf_counter()
-    hits = bank.recall(question.text, refs, namespace=NAMESPACE)
+    hits = bank.recall(question.text, refs, namespace=namespace)
     return Trial(question, hits, time.perf_counter() - started)
 
 
@@ -78,10 +78,10 @@ def warm_up(system: System, trial: Trial) -> None:
     speak(system.bank, system, "warm up", trial.hits, max_new_tokens=2)
 
 
-def ask(system: System, trial: Trial) -> Outcome:
-    """Let a system answer, and see how likely the right answer was to it."""
+def ask(system: System, trial: Trial, new_tokens: int = MAX_NEW_TOKENS) -> Outcome:
+    """Let a system answer in at most ``new_tokens``, and see how likely the right answer was to it."""
     question, hits, bank = trial.question, trial.hits, system.bank
-    said = speak(bank, system, question.text, hits, max_new_tokens=MAX_NEW_TOKENS, lead=LEAD)
+    said = speak(bank, system, question.text, hits, max_new_tokens=new_tokens, lead=LEAD)
     line = said.text.split("\n")[0].rstrip(".")
     searched = 0.0 if isinstance(system, ClosedBook) else trial.search_seconds
     return Outcome(

@@ -334,17 +334,27 @@ class ExplicitBank(Bank):
             InvalidInputError: A hit is not in the bank (any more).
         """
         ids = list({hit.id: None for hit in hits})
-        texts = {slot.id: slot.text for slot in self._store.slots(ids)}
-        if gone := [slot for slot in ids if slot not in texts]:
+        held = {slot.id for slot in self._store.slots(ids)}
+        if gone := [slot for slot in ids if slot not in held]:
             raise InvalidInputError(f"the bank in {self.folder} does not hold (any more) the slots {gone}")
         with self._lock:
-            cold = {slot: texts[slot] for slot in self._records.missing(ids)}
+            cold = self._records.missing(ids)
             if cold:
+                documents = self._pieces(cold)
                 sizes: dict[SlotId, int] = {}
-                with track("compiling references", len(cold), progress) as advance:
-                    self._records.compile(self.compiler, cold, sizes, advance)
+                with track("compiling references", sum(map(len, documents)), progress) as advance:
+                    self._records.compile(self.compiler, documents, sizes, advance)
                 self._store.set_tensor_bytes(sizes)
         return len(cold)
+
+    def _pieces(self, cold: Sequence[SlotId]) -> list[dict[SlotId, str]]:
+        """Return the texts that must be compiled for slots: their own, or all of their documents."""
+        slots = self._store.slots(cold)
+        if self.config.context == "independent":
+            return [{slot.id: slot.text} for slot in slots]
+        keys = {(slot.namespace, slot.document) for slot in slots}
+        found = (self._store.documents(namespace, [key])[key][1] for namespace, key in keys)
+        return [{slot.id: slot.text for slot in self._store.slots(ids)} for ids in found]
 
     @overload
     def ask(

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 
+import torch
 from torch import Tensor
 
 from trimem.explicit.budget import fitted, most_tokens
-from trimem.explicit.codec import codec
 from trimem.explicit.config import ExplicitConfig
 from trimem.explicit.prompt import SEPARATOR, prompt_format
 from trimem.explicit.read import Layout, Placement, place
@@ -35,8 +35,7 @@ class Compiler:
     def __init__(self, lm: LanguageModel, config: ExplicitConfig) -> None:
         check_model(lm)
         self.lm = lm
-        self.config = config = fitted(lm, config)
-        self.codec = codec(config.codec)
+        self.config = fitted(lm, config)
         self.format = prompt_format(lm, config.instruction)
         self._chunker = Chunker(lambda text: len(self.reference(text)), config.reference_tokens)
 
@@ -49,6 +48,10 @@ class Compiler:
     def most(self) -> Tensor:
         """The most tokens each KV head keeps of a reference (layers, num_kv_heads)."""
         return most_tokens(self.lm, self.config)
+
+    @property
+    def _all(self) -> Tensor:
+        return torch.full_like(self.most, self.config.reference_tokens)
 
     @cached_property
     def prefix_ids(self) -> list[int]:
@@ -66,18 +69,47 @@ class Compiler:
         """Cut a text into references."""
         return self._chunker(text)
 
-    def compile(self, texts: Sequence[str]) -> Iterator[dict[int, Record]]:
-        """Encode references, a batch at a time.
+    def compile(self, documents: Sequence[Sequence[str]]) -> Iterator[dict[int, Record]]:
+        """Encode the references of documents, a batch at a time.
+
+        Args:
+            documents: The references of each, in order.
 
         Yields:
-            The records of one batch by their index in ``texts``.
+            The records of one batch by their index, counted through all documents.
         """
-        ids = [self.reference(text) for text in texts]
+        ids = [self.reference(text) for document in documents for text in document]
+        if self.config.context == "document":
+            start = 0
+            for document in documents:
+                yield from self._compile_whole(ids, range(start, start + len(document)))
+                start += len(document)
+            return
         for batch in batches([len(reference) for reference in ids], BATCH_TOKENS):
             records = encode_references(
-                self.lm, self.prefix, [ids[i] for i in batch], rule=self.config.selection, most=self.most
+                self.lm, [self.prefix], [ids[i] for i in batch], rule=self.config.selection, most=self.most
             )
             yield dict(zip(batch, records, strict=True))
+
+    def _compile_whole(self, ids: Sequence[Sequence[int]], pieces: Sequence[int]) -> Iterator[dict[int, Record]]:
+        """Encode a document as one sequence and cut it into references (Memory³, remark 3).
+
+        Each piece is run with all before it as memory, which is what a prefill in chunks computes. What
+        no longer fits the model's context is left behind, oldest first.
+        """
+        left: list[Record] = []
+        start = 0
+        for i in pieces:
+            while (
+                left and self.prefix.tokens + sum(piece.tokens for piece in left) + len(ids[i]) > self.lm.context_length
+            ):
+                left.pop(0)
+            (whole,) = encode_references(
+                self.lm, [self.prefix, *left], [ids[i]], rule=self.config.selection, most=self._all, start=start
+            )
+            yield {i: whole.limited(self.most)}
+            left.append(whole)
+            start += whole.tokens
 
     def place(
         self, records: Sequence[Record], layout: Layout = "sequential", bias: Sequence[float] | None = None

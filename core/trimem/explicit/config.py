@@ -12,6 +12,9 @@ from trimem.explicit.select import NAMES
 
 CONFIG_VERSION = 2
 
+CODEC_NAMES = (*CODECS, "pq")
+
+CONTEXTS = ("independent", "document")
 HEADS = ("all", "first_half", "middle_half", "second_half", "calibrated")
 
 
@@ -23,9 +26,12 @@ class ExplicitConfig:
         reference_tokens: Most tokens of one reference, the line break after it included (Memory³,
             section 3.1: 128).
         instruction: What stands before the references, in the model's chat format where it has one.
-        codec: In which numbers key-values are stored, one of :data:`trimem.explicit.codec.CODECS`.
+        codec: In which numbers key-values are stored, one of :data:`trimem.explicit.codec.CODECS`, or
+            ``"pq"``, the paper's product quantisation (:mod:`trimem.explicit.product_quantization`).
         selection: By which rule the tokens of a head are ranked, one of
             :data:`trimem.explicit.select.NAMES`. What ranks first is read first and kept longest.
+        context: What a reference knows when it is written: ``"independent"`` knows the prefix (Memory³,
+            section 3.1), ``"document"`` also all of its document that stands before it (remark 3).
         tokens: Most tokens that each KV head keeps of a reference; None keeps all.
         heads: Which KV heads keep any: ``"all"``, those of the ``"first_half"`` (Memory³, section 3.3),
             ``"middle_half"`` or ``"second_half"`` of the layers, or the best by the model's calibration
@@ -42,9 +48,10 @@ class ExplicitConfig:
     instruction: str = "You answer questions from these notes."
     codec: str = "float16"
     selection: str = "max"
+    context: str = "independent"
     tokens: int | None = None
     heads: str = "all"
-    heads_kept: float = 2 / 3
+    heads_kept: float = 5 / 6
     bytes_per_ref: int | None = None
 
     def __post_init__(self) -> None:
@@ -54,7 +61,7 @@ class ExplicitConfig:
             )
         if not self.instruction.strip():
             raise InvalidInputError("instruction must not be empty: its first tokens are the sink all references share")
-        for name, known in (("codec", CODECS), ("selection", NAMES), ("heads", HEADS)):
+        for name, known in (("codec", CODEC_NAMES), ("selection", NAMES), ("heads", HEADS), ("context", CONTEXTS)):
             if getattr(self, name) not in known:
                 raise InvalidInputError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
         if self.tokens is not None and (not isinstance(self.tokens, int) or self.tokens < 1):

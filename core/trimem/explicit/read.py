@@ -63,7 +63,7 @@ def place(
     Raises:
         InvalidInputError: The layout is unknown.
     """
-    starts = _starts([record.tokens for record in records], layout)
+    starts = _starts(records, layout)
     counts = torch.stack([record.counts for record in records]).flatten(1)  # (records, heads)
     before = counts.cumsum(0) - counts
     held = counts.sum(0)
@@ -104,13 +104,17 @@ def place(
     return Placement(Memory(memory), owners, -min(starts))
 
 
-def _starts(tokens: Sequence[int], layout: Layout) -> list[int]:
+def _starts(records: Sequence[Record], layout: Layout) -> list[int]:
     """Return the position of each record's first token; the first record is the prefix."""
     if layout not in LAYOUTS:
         raise InvalidInputError(f"layout must be one of {', '.join(LAYOUTS)}, got {layout!r}")
-    if layout != "sequential":
-        room = max(tokens[1:], default=0) if layout == "parallel" else sum(tokens[1:])
+    tokens = [record.tokens for record in records]
+    if layout == "parallel":
+        room = max(tokens[1:], default=0)
         return [-room - tokens[0], *[-room] * (len(tokens) - 1)]
+    if layout == "original":
+        room = max(sum(tokens[1:]), *(record.start + record.tokens for record in records[1:]), 0)
+        return [-room - tokens[0], *(record.start - room for record in records[1:])]
     ends = torch.tensor(tokens).flip(0).cumsum(0).flip(0)
     return [-int(end) for end in ends]
 

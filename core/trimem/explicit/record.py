@@ -11,7 +11,7 @@ that has run out is left out of the further ranks.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -28,6 +28,7 @@ class Record:
         token: (rows,), which token of the reference a row belongs to.
         counts: (layers, num_kv_heads), rows of each head.
         tokens: How many tokens the reference has.
+        start: Tokens of its document that it was written after; 0 where it was written alone.
     """
 
     key: Tensor
@@ -35,9 +36,10 @@ class Record:
     token: Tensor
     counts: Tensor
     tokens: int
+    start: int = 0
 
     @classmethod
-    def of(cls, key: Tensor, value: Tensor, order: Tensor, most: Tensor) -> Record:
+    def of(cls, key: Tensor, value: Tensor, order: Tensor, most: Tensor, start: int = 0) -> Record:
         """Keep the best tokens of each head.
 
         Args:
@@ -45,11 +47,26 @@ class Record:
             value: (layers, num_kv_heads, tokens, value_dim).
             order: (layers, num_kv_heads, tokens), the tokens of each head, best first.
             most: (layers, num_kv_heads), the most tokens a head keeps.
+            start: See the attribute.
         """
         counts = most.clamp(max=key.shape[2])
         head, rank = rows(counts)
         token = order.flatten(0, 1)[head, rank]
-        return cls(key.flatten(0, 1)[head, token], value.flatten(0, 1)[head, token], token, counts, key.shape[2])
+        key, value = (tensor.flatten(0, 1)[head, token] for tensor in (key, value))
+        return cls(key, value, token, counts, order.shape[2], start)
+
+    def first(self, most: int) -> Record:
+        """Return the record with at most so many tokens a head."""
+        counts = self.counts.clamp(max=most)
+        kept = int(counts.sum())
+        return replace(self, key=self.key[:kept], value=self.value[:kept], token=self.token[:kept], counts=counts)
+
+    def limited(self, most: Tensor) -> Record:
+        """Return the record with at most so many tokens of each head (layers, num_kv_heads)."""
+        head, rank = rows(self.counts)
+        kept = rank < most.flatten()[head]
+        counts = torch.minimum(self.counts, most)
+        return replace(self, key=self.key[kept], value=self.value[kept], token=self.token[kept], counts=counts)
 
 
 def rows(counts: Tensor) -> tuple[Tensor, Tensor]:

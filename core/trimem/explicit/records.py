@@ -8,11 +8,18 @@ import torch
 from torch import Tensor
 
 from trimem.errors import CorruptTensorError
-from trimem.explicit.codec import Codec
+from trimem.explicit.codec import Codec, codec
 from trimem.explicit.compiler import Compiler
+from trimem.explicit.product_quantization import ProductQuantization
 from trimem.explicit.record import Record, rows
 from trimem.store.tensors import TensorStore
 from trimem.types import SlotId
+
+CODEBOOK = "codebook"
+"""Under which name the codebooks of product quantisation lie beside the records."""
+
+TRAINING_ROWS = 40_000
+"""On how many key-values they are trained: half a minute of one core."""
 
 
 class Records:
@@ -24,11 +31,12 @@ class Records:
 
     def __init__(self, tensors: TensorStore) -> None:
         self._tensors = tensors
+        self._trained: ProductQuantization | None = None
 
     def compile(
         self,
         compiler: Compiler,
-        texts: Mapping[SlotId, str],
+        documents: Sequence[Mapping[SlotId, str]],
         sizes: dict[SlotId, int],
         advance: Callable[[int], None] = lambda _: None,
     ) -> None:
@@ -36,16 +44,18 @@ class Records:
 
         Args:
             compiler: Of the bank's model.
-            texts: By slot.
+            documents: Texts by slot, the slots of each document in order.
             sizes: Gets the bytes of each record as soon as it is written, so that they are known even
                 if the rest fails.
             advance: Called with the number of slots done, after each batch.
         """
-        slots = list(texts)
+        texts = [list(document.values()) for document in documents]
+        slots = [slot for document in documents for slot in document]
         made_by = {"model": compiler.lm.fingerprint}
-        for batch in compiler.compile(list(texts.values())):
+        for batch in compiler.compile(texts):
+            encoder = self._codec(compiler.config.codec, train_on=list(batch.values()))
             for i, record in batch.items():
-                sizes[slots[i]] = self._tensors.write(slots[i], pack(record, compiler.codec), made_by)
+                sizes[slots[i]] = self._tensors.write(slots[i], pack(record, encoder), made_by)
             advance(len(batch))
 
     def missing(self, slots: Iterable[SlotId]) -> list[SlotId]:
@@ -69,9 +79,21 @@ class Records:
         """Remove records and return how many there were and their bytes."""
         return self._tensors.delete(slots)
 
+    def _codec(self, name: str, train_on: Sequence[Record] = ()) -> Codec:
+        """Return the bank's codec; product quantisation is trained on the first records it is to store."""
+        if name != ProductQuantization.name:
+            return codec(name)
+        if self._trained is None:
+            if train_on and not self._tensors.exists(CODEBOOK):
+                key, value = (torch.cat([getattr(record, part) for record in train_on]) for part in ("key", "value"))
+                drawn = torch.randperm(len(key), generator=torch.Generator().manual_seed(0))[:TRAINING_ROWS]
+                self._tensors.write(CODEBOOK, ProductQuantization.train(key[drawn], value[drawn]).to_tensors(), {})
+            self._trained = ProductQuantization.from_tensors(self._tensors.read(CODEBOOK))
+        return self._trained
+
     def _read(self, compiler: Compiler, slot: SlotId, most: int | None) -> Record:
         try:
-            return unpack(self._tensors.read(slot), compiler.codec, compiler.lm.dtype, most)
+            return unpack(self._tensors.read(slot), self._codec(compiler.config.codec), compiler.lm.dtype, most)
         except (KeyError, IndexError, RuntimeError) as error:
             raise CorruptTensorError(
                 f"{self._tensors.path(slot)} is not what a record of this bank holds: {error}. Delete the file, and "
@@ -87,7 +109,7 @@ def pack(record: Record, codec: Codec) -> dict[str, Tensor]:
         **codec.encode(record.key, record.value, head, record.counts.numel()),
         "token": record.token.to(small),
         "counts": record.counts.to(torch.int16),
-        "tokens": torch.tensor([record.tokens], dtype=torch.int32),
+        "span": torch.tensor([record.start, record.tokens], dtype=torch.int32),
     }
 
 
@@ -98,4 +120,5 @@ def unpack(tensors: Mapping[str, Tensor], codec: Codec, dtype: torch.dtype, most
         counts = counts.clamp(max=most)
     head, _ = rows(counts)
     key, value = codec.decode(tensors, head, dtype)
-    return Record(key, value, tensors["token"][: len(head)], counts, int(tensors["tokens"]))
+    start, tokens = tensors["span"].tolist()
+    return Record(key, value, tensors["token"][: len(head)], counts, tokens, start)

@@ -12,7 +12,7 @@ from trimem.explicit import select
 from trimem.explicit.read import place
 from trimem.explicit.record import Record
 from trimem.lm.attach import attach, capture
-from trimem.lm.attention import Captured
+from trimem.lm.attention import Captured, detached
 from trimem.lm.memory import LayerMemory, Memory
 from trimem.lm.model import LanguageModel
 
@@ -37,40 +37,49 @@ def check_model(lm: LanguageModel) -> None:
 
 def encode_prefix(lm: LanguageModel, prefix: Sequence[int]) -> Record:
     """Encode the prefix all references share: every token, in the model's own precision."""
-    key, value, _ = _position_free(lm, _run(lm, [prefix]), len(prefix))
+    with detached():
+        key, value, _ = _position_free(lm, _run(lm, [prefix]), len(prefix))
     shape = key.shape[1:4]
     order = torch.arange(shape[2], device=lm.device).expand(shape)
     return Record.of(key[0], value[0], order, torch.full(shape[:2], shape[2]))
 
 
 def encode_references(
-    lm: LanguageModel, prefix: Record, references: Sequence[Sequence[int]], *, rule: str, most: Tensor
+    lm: LanguageModel,
+    before: Sequence[Record],
+    references: Sequence[Sequence[int]],
+    *,
+    rule: str,
+    most: Tensor,
+    start: int = 0,
 ) -> list[Record]:
-    """Encode references, each as if it alone followed the prefix (Memory³, section 3.1).
+    """Encode references, each as if it alone followed what stands before (Memory³, section 3.1).
 
     One batched forward pass of the decoder, O(references * longest reference), and selection,
-    O(references * longest reference ** 2) a head. The prefix is read as memory, so it is computed once
-    for all.
+    O(references * longest reference ** 2) a head. What stands before is read as memory, so it is
+    computed once for all.
 
     Args:
         lm: The model.
-        prefix: What :func:`encode_prefix` made.
+        before: What :func:`encode_prefix` made, and what else each reference follows.
         references: Token ids of each, none empty.
         rule: By which the tokens of a head are ranked, one of :data:`trimem.explicit.select.NAMES`.
         most: (layers, num_kv_heads), the most tokens each head keeps.
+        start: Tokens of its document that the one reference follows.
 
     Raises:
         ContextLengthError: Prefix and longest reference do not fit the model's context.
     """
     lengths = [len(ids) for ids in references]
     longest = max(lengths)
-    if prefix.tokens + longest > lm.context_length:
+    ahead = sum(record.tokens for record in before)
+    if ahead + longest > lm.context_length:
         raise ContextLengthError(
-            f"the prefix of {prefix.tokens} tokens and a reference of {longest} exceed the {lm.context_length} "
+            f"the prefix of {ahead} tokens and a reference of {longest} exceed the {lm.context_length} "
             f"positions {lm.name} was made for: lower reference_tokens"
         )
     mask = torch.arange(longest, device=lm.device) < torch.tensor(lengths, device=lm.device)[:, None]
-    with attach(lm, place(lm, [prefix]).memory):
+    with detached(), attach(lm, place(lm, before).memory):
         captured = _run(lm, references)
         repeated = _repeat(lm, references, captured, mask) if rule == "repeat" else None
     key, value, query = _position_free(lm, captured, longest)
@@ -84,7 +93,9 @@ def encode_references(
         else:
             scores.append(select.RULES[rule](query[:, i], key[:, i], value[:, i], mask, scaling=layer.scaling))
     order = select.rank(torch.stack(scores, 1))  # (references, layers, num_kv_heads, longest)
-    return [Record.of(key[i, :, :, :n], value[i, :, :, :n], order[i, :, :, :n], most) for i, n in enumerate(lengths)]
+    return [
+        Record.of(key[i, :, :, :n], value[i, :, :, :n], order[i, :, :, :n], most, start) for i, n in enumerate(lengths)
+    ]
 
 
 def batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:

@@ -71,7 +71,11 @@ class Writer:
         slots: dict[str, list[NewSlot]] = {document.key: [] for document in documents}
         try:
             if compile:
-                self._records.compile(self._compiler, texts, sizes, advance)
+                pieces = [
+                    {slot: chunk.text for slot, (key, chunk) in cut.items() if key == document.key}
+                    for document in documents
+                ]
+                self._records.compile(self._compiler, pieces, sizes, advance)
             else:
                 advance(len(texts))
             for (slot, (key, chunk)), vector in zip(cut.items(), vectors, strict=True):

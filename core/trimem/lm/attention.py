@@ -145,6 +145,16 @@ def attached(attachment: Attachment) -> Iterator[None]:
         _attached.reset(token)
 
 
+@contextmanager
+def detached() -> Iterator[None]:
+    """Run as if nothing were attached in this context."""
+    token = _attached.set(())
+    try:
+        yield
+    finally:
+        _attached.reset(token)
+
+
 def implementation_over(stock: str) -> str:
     """Return the name of the implementation that adds memory to ``stock``, registered if need be."""
     # "flash" in a name makes transformers look for a flash-attention package.
@@ -314,6 +324,8 @@ def _memory_mask(
             raise UnsupportedModelError(
                 "this model has sliding-window layers but does not pass their position ids to its attention"
             )
+        # Layers that share the keys of earlier ones may be run on the last tokens alone.
+        position_ids = position_ids[:, -query.shape[2] :]
         distance = position_ids[:, None, :, None] - layer.position[:, :, None]
         out_of_sight = distance >= sliding_window
         if out_of_sight.shape[1] > 1:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trimem.errors import InvalidInputError, UnsupportedModelError
-from trimem.lm.attach import capture, decoder_config
+from trimem.lm.attach import capture, decoder_config, installed
+from trimem.lm.attention import Attachment, Captured, attached, detached
 from trimem.lm.fingerprint import fingerprint
+from trimem.lm.memory import LayerMemory, Memory
 from trimem.lm.positions import AbsolutePosition, PositionScheme, identify
 
 _PROBE_TOKENS = 12
 _PROBE_OFFSET = 37
+_WORST_ERROR = {torch.bfloat16: 0.2, torch.float16: 0.2}  # relative; rounding alone, with a wide margin
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -98,10 +102,12 @@ class LanguageModel:
     def layers(self) -> tuple[AttentionLayer, ...]:
         """The layers that can read memory, first layer first.
 
-        Found at the first use by running twelve tokens at two offsets.
+        Found at the first use by running twelve tokens at two offsets, and tried out: the first half
+        of them is read as memory, which must give what reading them gives.
 
         Raises:
-            UnsupportedModelError: The model's attention cannot be extended.
+            UnsupportedModelError: The model's attention cannot be extended, or something else in it
+                carries what it read (recurrent layers, say).
         """
         config = decoder_config(self.model)
         if "chunked_attention" in (getattr(config, "layer_types", None) or ()):
@@ -113,6 +119,7 @@ class LanguageModel:
         if not all(getattr(module, "is_causal", True) for module in first):
             raise UnsupportedModelError(f"{type(self.model).__name__} is not causal; memory needs a model that speaks")
         second = capture(self.model, input_ids, here + offset)
+        self._try_out(input_ids, first)
         return tuple(
             AttentionLayer(
                 module,
@@ -125,6 +132,36 @@ class LanguageModel:
             )
             for module, one in first.items()
         )
+
+    def _try_out(self, input_ids: Tensor, captured: Mapping[nn.Module, Captured]) -> None:
+        """Raise if reading the first half of some tokens as memory is not the same as reading them."""
+        half = input_ids.shape[1] // 2
+        position = torch.arange(half, device=self.device)[None, None]
+        memory = Memory(
+            {
+                one.layer_idx: LayerMemory(one.key[:, :, :half], one.value[:, :, :half], position)
+                for one in captured.values()
+            }
+        )
+        modules = {module: one.layer_idx for module, one in captured.items()}
+        with torch.no_grad(), detached():
+            read = self._hidden(input_ids, 0)[:, half:]
+            with installed(self.model), attached(Attachment(decoder_config(self.model), modules, memory)):
+                remembered = self._hidden(input_ids[:, half:], half)
+        error = float((remembered - read).norm() / read.norm())
+        if not error <= _WORST_ERROR.get(self.dtype, 0.02):
+            raise UnsupportedModelError(
+                f"{type(self.model).__name__} does not read memory as it reads text (they differ by {error:.0%}): it "
+                "carries what it read by more than attention, or attends in a way of its own"
+            )
+
+    def _hidden(self, input_ids: Tensor, start: int) -> Tensor:
+        positions = torch.arange(start, start + input_ids.shape[1], device=self.device)[None]
+        output = self.model.base_model(
+            input_ids=input_ids, position_ids=positions, attention_mask=torch.ones_like(input_ids), use_cache=False
+        )
+        hidden: Tensor = output[0].float()
+        return hidden
 
     @property
     def movable(self) -> bool:

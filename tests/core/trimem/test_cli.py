@@ -12,6 +12,7 @@ from typer.testing import CliRunner, Result
 from tests.contracts.bank import BOAT, CAKE, PUMP
 from trimem import LanguageModel
 from trimem.cli import app
+from trimem.explicit.select import NAMES
 
 
 @pytest.fixture(scope="module")
@@ -277,3 +278,34 @@ def test_bench_hops_writes_its_contract(tmp_path: Path, model: str) -> None:
         assert row["system"] in said
     assert plot.read_bytes().startswith(b"\x89PNG")
     assert "InvalidInputError" in trimem("bench", "hops", *arguments, "--refs", "1", "--oracle", code=1).stderr
+
+
+def test_bench_selection_writes_its_contract(tmp_path: Path, model: str) -> None:
+    paragraphs = [
+        {"context": text, "qas": [{"question": question, "answers": [{"text": answer}]}]}
+        for text, question, answer in (
+            (PUMP, "At which pressure does the pump run?", "nine bar"),
+            (BOAT, "When does the boat leave?", "Tuesday"),
+        )
+    ]
+    data, out = tmp_path / "squad.json", tmp_path / "out.json"
+    data.write_text(json.dumps({"data": [{"paragraphs": paragraphs}]}))
+    trimem("bench", "selection", "--data", str(data), "--n", "2", "--refs", "2", "--model", model, "--json", str(out))
+    result = json.loads(out.read_text())
+    assert {(row["rule"], row["tokens"]) for row in result["rows"]} == {
+        (rule, tokens) for rule in NAMES for tokens in (8, 16, 32, 64, 128)
+    }
+    whole = {round(row["answer_nll"], 2) for row in result["rows"] if row["tokens"] == 128}
+    assert whole == {round(result["nll_dense"], 2)}, "where all tokens are kept, it does not matter who chose"
+    assert len({row["answer_nll"] for row in result["rows"] if row["tokens"] == 8}) > 3
+
+
+def test_calibrate_is_found_by_banks(
+    docs: Path, bank: str, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRIMEM_CACHE", str(tmp_path / "cache"))
+    made = json_of("calibrate", "--model", model, "--samples", "1")
+    assert (len(made["ablation"]), made["samples"]) == (3, 1)
+    shown = trimem("calibrate", "--model", model, "--samples", "1", "--out", str(tmp_path / "own.json")).stdout
+    assert "layer" in shown
+    assert json.loads((tmp_path / "own.json").read_text())["copy_score"] == made["copy_score"]

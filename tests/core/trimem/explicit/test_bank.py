@@ -11,6 +11,7 @@ from threading import Thread
 import pytest
 import torch
 from langchain_core.embeddings import DeterministicFakeEmbedding
+from safetensors.torch import load_file
 
 from tests import tiny
 from tests.contracts.bank import BOAT, CAKE, PUMP, BankContract
@@ -294,6 +295,49 @@ def test_a_record_of_other_tensors_is_corrupt(bank: ExplicitBank) -> None:
     bank._records._tensors.write(pump, {"key": torch.zeros(2)}, {})
     with pytest.raises(CorruptTensorError, match="not what a record of this bank holds: 'counts'"):
         bank.ask("pump?", namespace="a")
+
+
+def test_pieces_of_a_document_know_what_stands_before_also_when_compiled_later(
+    tmp_path: Path, tiny_llama: LanguageModel, encoder: Encoder
+) -> None:
+    text = " ".join(f"{PUMP} It is number {i} of the mill." for i in range(6))
+    config = ExplicitConfig(context="document", reference_tokens=64)
+    with (
+        ExplicitBank.open(tmp_path / "a", model=tiny_llama, encoder=encoder, config=config) as warm,
+        ExplicitBank.open(tmp_path / "b", model=tiny_llama, encoder=encoder, config=config) as cold,
+    ):
+        assert len(warm.remember(text, namespace="a")) > 2
+        cold.remember(text, namespace="a", compile=False)
+        last = max(cold.recall("number 5", 9, namespace="a"), key=lambda hit: hit.slot.start)
+        with warm.attach(hits=[last]), cold.attach(hits=[last]):
+            pass
+    records = [sorted((tmp_path / bank).rglob("*.safetensors")) for bank in "ab"]
+    assert [file.name for file in records[0]] == [file.name for file in records[1]]
+    for one, other in zip(*records, strict=True):
+        tensors = load_file(other)
+        for name, tensor in load_file(one).items():
+            torch.testing.assert_close(tensors[name], tensor)
+
+
+def test_product_quantisation_is_trained_once_and_kept(
+    tmp_path: Path, tiny_llama: LanguageModel, encoder: Encoder
+) -> None:
+    pytest.importorskip("faiss", reason="the codec pq is an option")
+    texts = [f"{PUMP} Number {i}." for i in range(6)]
+    sizes = []
+    for name in ("int4", "pq"):
+        config = ExplicitConfig(codec=name)
+        with ExplicitBank.open(tmp_path / name, model=tiny_llama, encoder=encoder, config=config) as bank:
+            bank.remember(texts, namespace="a")
+            sizes.append(bank.stats().tensor_bytes)
+    (codebook,) = (tmp_path / "pq").rglob("codebook.safetensors")
+    trained = codebook.read_bytes()
+    with ExplicitBank.open(tmp_path / "pq", model=tiny_llama, encoder=encoder) as bank:
+        said = bank.ask("pump?", namespace="a", k=2, max_new_tokens=6)
+        bank.remember(BOAT, namespace="a")
+        assert bank.ask("pump?", namespace="a", k=2, max_new_tokens=6).text == said.text
+    assert codebook.read_bytes() == trained
+    assert sizes[1] < sizes[0]
 
 
 def test_hits_that_were_forgotten_are_refused_and_stay_forgotten(bank: ExplicitBank) -> None:

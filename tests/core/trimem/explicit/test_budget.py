@@ -11,8 +11,8 @@ from tests import tiny
 from trimem import ExplicitBank, ExplicitConfig, InvalidInputError, LanguageModel
 from trimem.errors import CalibrationNotFoundError
 from trimem.explicit.budget import fitted, most_tokens, record_bytes
-from trimem.explicit.calibration import Calibration, calibrate, calibration_of, facts, own_calibration
-from trimem.explicit.compiler import Compiler
+from trimem.explicit.calibrate import calibrate, facts
+from trimem.explicit.calibration import Calibration, calibration_of, own_calibration, save
 from trimem.text.encoders import Encoder
 
 TEXT = "the grey boat leaves on tuesday and the pump in the mill runs at nine bar of pressure"
@@ -23,8 +23,7 @@ def calibrated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> LanguageModel
     """A tiny model that has been calibrated on this machine."""
     monkeypatch.setenv("TRIMEM_CACHE", str(tmp_path / "cache"))
     lm = tiny.build("llama")
-    config = ExplicitConfig(reference_tokens=400, codec="float32")
-    calibrate(Compiler(lm, config), samples=1, distractors=1).save(own_calibration(lm))
+    save(calibrate(lm, samples=1, distractors=1), own_calibration(lm))
     return lm
 
 
@@ -60,7 +59,7 @@ def test_calibration_finds_every_head_and_comes_back_from_its_file(calibrated: L
     assert bool((found.best(5) | ~found.best(4)).all()), "more heads are a superset"
     assert found.fingerprint == calibrated.fingerprint
     with pytest.raises(InvalidInputError, match="no calibration"):
-        Calibration.load('{"version": 99}')
+        Calibration.from_json('{"version": 99}')
 
 
 def test_facts_are_made_by_seed_and_hold_their_answers() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -27,7 +28,7 @@ def compiler(request: pytest.FixtureRequest) -> Compiler:
 
 
 def compiled(compiler: Compiler, texts: list[str] = TEXTS) -> list[Record]:
-    records = {i: record for batch in compiler.compile(texts) for i, record in batch.items()}
+    records = {i: record for batch in compiler.compile([[text] for text in texts]) for i, record in batch.items()}
     return [records[i] for i in range(len(texts))]
 
 
@@ -113,6 +114,43 @@ def test_heads_without_tokens_read_nothing(compiler: Compiler) -> None:
     gap = replace(compiler.prefix, tokens=compiler.prefix.tokens + record.tokens)
     with attach(lm, place(lm, [gap]).memory):
         torch.testing.assert_close(read, logits(lm, question), atol=1e-4, rtol=0)
+
+
+def whole(compiler: Compiler, **changes: Any) -> list[Record]:
+    """The texts as one document."""
+    compiler = Compiler(compiler.lm, replace(compiler.config, context="document", **changes))
+    records = {i: record for batch in compiler.compile([TEXTS]) for i, record in batch.items()}
+    return [records[i] for i in range(len(TEXTS))]
+
+
+def test_a_document_encoded_as_one_reads_as_its_text_does(compiler: Compiler) -> None:
+    lm, question = compiler.lm, compiler.question("which boat")
+    records = whole(compiler)
+    lengths = [len(compiler.reference(text)) for text in TEXTS]
+    assert [record.start for record in records] == [0, lengths[0], lengths[0] + lengths[1]]
+    before = [*compiler.prefix_ids, *(token for text in TEXTS for token in compiler.reference(text))]
+    full = logits(lm, [*before, *question])[len(before) :]
+    for layout in ("sequential", "original"):
+        with attach(lm, compiler.place(records[::-1], layout=layout).memory):
+            torch.testing.assert_close(logits(lm, question), full, atol=2e-4, rtol=0)
+    with attach(lm, compiler.place(compiled(compiler)[::-1]).memory):
+        apart = logits(lm, question)
+    seen = any(layer.sliding_window is None for layer in lm.layers)  # a narrow window sees the last piece alone
+    assert torch.allclose(apart, full, atol=1e-3) is not seen, "apart, they do not know one another"
+
+
+def test_pieces_of_a_document_keep_what_the_bank_keeps(compiler: Compiler) -> None:
+    for few, all_of_them in zip(whole(compiler, tokens=4), whole(compiler), strict=True):
+        assert bool((few.counts == torch.tensor(4).clamp(max=few.tokens)).all())
+        assert torch.equal(few.key, all_of_them.first(4).key), "the pieces before are read in full all the same"
+
+
+def test_a_document_longer_than_the_context_leaves_its_beginning_behind() -> None:
+    compiler = Compiler(tiny.build("llama"), ExplicitConfig(context="document", reference_tokens=64))
+    pieces = [f"piece {i} of a text that goes on and on" for i in range(16)]
+    records = {i: record for batch in compiler.compile([pieces]) for i, record in batch.items()}
+    assert records[15].start + records[15].tokens > compiler.lm.context_length
+    assert all(bool(record.key.isfinite().all()) for record in records.values())
 
 
 def test_parallel_references_know_no_order(compiler: Compiler) -> None:

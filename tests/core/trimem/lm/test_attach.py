@@ -12,6 +12,7 @@ from tests import tiny
 from tests.contracts.attach import AttachContract, logits, memory_of, tokens
 from trimem import LanguageModel, UnsupportedModelError
 from trimem.lm.attach import attach, capture
+from trimem.lm.attention import detached
 
 
 @functools.cache
@@ -24,7 +25,7 @@ def built(name: str, implementation: str) -> LanguageModel:
 class TestTinyModels(AttachContract):
     atol = 1e-4
 
-    @pytest.fixture(params=sorted(tiny.MODELS))
+    @pytest.fixture(params=sorted(tiny.MODELS | tiny.NOPE))
     def lm(self, request: pytest.FixtureRequest) -> LanguageModel:
         return built(request.param, "sdpa" if request.param not in tiny.EAGER_ONLY else "eager")
 
@@ -120,3 +121,15 @@ def test_models_that_cannot_be_lent_memory_are_refused() -> None:
     )
     with pytest.raises(UnsupportedModelError):
         _ = LanguageModel(bert, tiny.tokenizer()).layers
+
+
+def test_detached_runs_as_if_nothing_were_attached(tiny_llama: LanguageModel) -> None:
+    lm, ids = tiny_llama, torch.tensor([[5, 6, 7, 8]])
+    memory = memory_of(lm, torch.tensor([[9, 10, 11]]), to=-3)
+    alone = lm.model(ids).logits
+    with attach(lm, memory):
+        read = lm.model(ids).logits
+        with detached():
+            torch.testing.assert_close(lm.model(ids).logits, alone)
+        assert torch.equal(lm.model(ids).logits, read)
+    assert not torch.allclose(read, alone, atol=1e-2)

@@ -1,0 +1,158 @@
+"""``trimem bench``: the commands that print every number of the documentation."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from trimem.console import ModelOption, errors_said, out, quiet
+
+bench = typer.Typer(name="bench", help="Measure trimem against its peers.", no_args_is_help=True)
+
+ResultOption = Annotated[Path, typer.Option("--json", help="Where to write the result.")]
+PlotOption = Annotated[Path | None, typer.Option("--plot", help="Where to draw the result, as PNG or SVG.")]
+RefsOption = Annotated[int, typer.Option("--refs", help="References a question.")]
+
+
+@bench.command("explicit")
+@errors_said
+def bench_explicit(
+    data: Annotated[Path, typer.Option("--data", help="A file of questions.")],
+    json_path: ResultOption,
+    format: Annotated[str, typer.Option("--format", help="Of the file: squad or kv.")] = "squad",
+    refs: RefsOption = 5,
+    n: Annotated[int, typer.Option("--n", help="Questions.")] = 50,
+    model: ModelOption = None,
+    dtype: Annotated[str | None, typer.Option("--dtype", help="Precision of the model, such as bfloat16.")] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of the draw of questions.")] = 0,
+    system: Annotated[
+        list[str] | None, typer.Option("--system", help="What to compare with closed book and text RAG; repeatable.")
+    ] = None,
+    new_tokens: Annotated[int, typer.Option("--new-tokens", help="Longest answer; 1 measures no f1, em, speed.")] = 24,
+    bank: Annotated[Path | None, typer.Option("--bank", help="Keep the bank here; else it is thrown away.")] = None,
+    plot: PlotOption = None,
+) -> None:
+    """Read documents as memory and as text: likelihood of the answers, time, bytes."""
+    from trimem.bench.explicit import DEFAULT, run
+    from trimem.bench.plots import plot_explicit
+    from trimem.lm.load import load_model
+
+    quiet()
+    lm = load_model(model, **({} if dtype is None else {"dtype": dtype}))
+    result = run(
+        data,
+        lm=lm,
+        refs=refs,
+        n=n,
+        seed=seed,
+        format=format,
+        names=system or DEFAULT,
+        new_tokens=new_tokens,
+        bank_folder=bank,
+    )
+    _write(result, json_path)
+    if plot is not None:
+        plot_explicit(result, plot)
+    out.print(_rows(result["rows"]))
+    out.print(f"recall@{refs} {result['recall_at_k']:.3f} over {result['paragraphs']} paragraphs", highlight=False)
+
+
+@bench.command("needle")
+@errors_said
+def bench_needle(
+    data: Annotated[Path, typer.Option("--data", help="Folder of essays, each a .txt file.")],
+    tokens: Annotated[list[int], typer.Option("--tokens", help="Length of the text; repeatable.")],
+    json_path: ResultOption,
+    refs: RefsOption = 5,
+    n: Annotated[int, typer.Option("--n", help="Questions at each length, at depths from first to last.")] = 10,
+    model: ModelOption = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of essays and sentences.")] = 0,
+    plot: PlotOption = None,
+) -> None:
+    """Find one sentence in ever more text: by search, and with all of the text in memory."""
+    from trimem.bench.haystack import plot_needle, run
+    from trimem.lm.load import load_model
+
+    quiet()
+    result = run(data, lm=load_model(model), tokens=tokens, refs=refs, n=n, seed=seed)
+    _write(result, json_path)
+    if plot is not None:
+        plot_needle(result, plot)
+    out.print(_rows(result["rows"]))
+
+
+@bench.command("hops")
+@errors_said
+def bench_hops(
+    json_path: ResultOption,
+    refs: RefsOption = 5,
+    n: Annotated[int, typer.Option("--n", help="Questions.")] = 50,
+    distractors: Annotated[int, typer.Option("--distractors", help="Pairs of facts that nothing is asked about.")] = 50,
+    oracle: Annotated[bool, typer.Option("--oracle", help="Read both facts, even where search misses one.")] = False,
+    model: ModelOption = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of all that is invented.")] = 0,
+    plot: PlotOption = None,
+) -> None:
+    """Answer questions that take two facts, read as memory and as text."""
+    from trimem.bench.hops import plot_hops, run
+    from trimem.lm.load import load_model
+
+    quiet()
+    result = run(lm=load_model(model), refs=refs, n=n, distractors=distractors, seed=seed, oracle=oracle)
+    _write(result, json_path)
+    if plot is not None:
+        plot_hops(result, plot)
+    out.print(_rows(result["rows"]))
+
+
+@bench.command("selection")
+@errors_said
+def bench_selection(
+    data: Annotated[Path, typer.Option("--data", help="A file in SQuAD's format.")],
+    json_path: ResultOption,
+    refs: RefsOption = 5,
+    n: Annotated[int, typer.Option("--n", help="Questions.")] = 40,
+    model: ModelOption = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of the draw of questions.")] = 0,
+) -> None:
+    """Compare the rules by which a head chooses the tokens it keeps."""
+    from trimem.bench.selection import run, table
+    from trimem.lm.load import load_model
+
+    quiet()
+    result = run(data, lm=load_model(model), refs=refs, n=n, seed=seed)
+    _write(result, json_path)
+    cost = {row["rule"]: row["ms_per_ref"] for row in result["rows"]}
+    by_rule = table(result)
+    shown = Table("rule", "ms a reference", *(f"{tokens} tokens" for tokens in next(iter(by_rule.values()))), box=None)
+    for rule, nll in by_rule.items():
+        shown.add_row(rule, f"{cost[rule]:.0f}", *(f"{value:.3f}" for value in nll.values()))
+    out.print(shown)
+    out.print(
+        f"answer NLL; closed book {result['nll_closed']:.3f}, all tokens {result['nll_dense']:.3f}", highlight=False
+    )
+
+
+def _rows(rows: list[dict[str, Any]]) -> Table:
+    """Return rows of a benchmark as a table, blank where nothing was measured."""
+    table = Table(box=None)
+    for i, name in enumerate(rows[0]):
+        table.add_column(name, overflow="fold", no_wrap=i == 0)
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row.values()))
+    return table
+
+
+def _cell(value: str | float | None) -> str:
+    if value is None or isinstance(value, str):
+        return value or ""
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.3f}"
+
+
+def _write(result: Mapping[str, Any], path: Path) -> None:
+    path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")

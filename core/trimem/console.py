@@ -1,0 +1,53 @@
+"""What the commands share: where they print, how they say errors, and the options that many take."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any, ParamSpec, TypeVar
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from trimem.errors import TrimemError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+out = Console(soft_wrap=True)  # a path stays in one piece, however long
+err = Console(stderr=True, soft_wrap=True)
+
+ModelOption = Annotated[
+    str | None,
+    typer.Option("--model", help="Hugging Face id, folder or GGUF file; by default the bank's model."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def errors_said(command: Callable[P, R]) -> Callable[P, R]:
+    """Let a command say trimem's errors in red and exit with 1."""
+
+    @functools.wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return command(*args, **kwargs)
+        except TrimemError as error:
+            err.print(f"[red]{type(error).__name__}:[/] {escape(str(error))}")
+            raise typer.Exit(1) from None
+
+    return run
+
+
+def quiet() -> None:
+    """Keep transformers' own progress bars out of the output."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON on standard output."""
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
