@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from transformers.utils import logging as transformers_logging
 
 from tests import tiny
@@ -16,6 +17,7 @@ from trimem import ExplicitBank, LanguageModel, load_model
 from trimem.text.encoders import Encoder, as_encoder
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that asks a hub is a wrong test
+torch.set_num_threads(1)  # models are tiny here: threads would wait for one another more than they compute
 transformers_logging.disable_progress_bar()
 logging.getLogger("transformers").setLevel(logging.ERROR)
 

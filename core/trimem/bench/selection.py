@@ -13,15 +13,18 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from trimem.bench.environment import environment
 from trimem.bench.squad import load_squad
 from trimem.bench.systems import ClosedBook, ExplicitMemory, Setting, System, answer_nll
 from trimem.bench.trials import LEAD, Trial, remember, search
 from trimem.errors import InvalidInputError
 from trimem.explicit.bank import ExplicitBank
-from trimem.explicit.compiler import Compiler
+from trimem.explicit.compiler import BATCH_TOKENS, Compiler
 from trimem.explicit.record import Record
 from trimem.explicit.select import NAMES
+from trimem.explicit.write import batches
 from trimem.lm.attach import attach
 from trimem.lm.model import LanguageModel
 from trimem.progress import track
@@ -87,7 +90,8 @@ def run(
         progress: Whether to show bars; None shows them where there is a terminal.
 
     Returns:
-        What ``--json`` writes: the settings, ``nll_closed`` and ``nll_dense``, and a row a rule and number.
+        What ``--json`` writes: the settings, ``nll_closed`` and ``nll_dense``, ``ms_per_ref_plain`` (a forward
+        pass of the same tokens in the same batches, and nothing else), and a row a rule and number.
     """
     if min(refs, n) < 1:
         raise InvalidInputError(f"refs and n must be at least 1, got {refs} and {n}")
@@ -101,6 +105,7 @@ def run(
         bank.compile([hit for trial in trials for hit in trial.hits], progress=progress)
         closed, dense = (_nll(system, trials) for system in (ClosedBook(bank), ExplicitMemory(bank)))
         rows = []
+        plain = _plain_forward(bank.compiler, trials)
         with track("selecting", len(NAMES) * (1 + len(TOKENS)), progress) as advance:
             for rule in NAMES:
                 compiler = Compiler(lm, replace(bank.config, selection=rule))
@@ -119,6 +124,7 @@ def run(
         "seed": seed,
         "nll_closed": closed,
         "nll_dense": dense,
+        "ms_per_ref_plain": 1000 * plain,
         "rows": [asdict(row) for row in rows],
         "environment": environment(),
     }
@@ -143,6 +149,19 @@ def _compile(compiler: Compiler, trials: Sequence[Trial]) -> tuple[dict[SlotId, 
         for i, record in batch.items()
     }
     return records, (time.perf_counter() - started) / len(texts)
+
+
+@torch.no_grad()
+def _plain_forward(compiler: Compiler, trials: Sequence[Trial]) -> float:
+    """Return the seconds a reference that a forward pass of the decoder takes by itself."""
+    references = [compiler.reference(text) for text in {hit.id: hit.text for t in trials for hit in t.hits}.values()]
+    lm = compiler.lm
+    started = time.perf_counter()
+    for batch in batches([len(ids) for ids in references], BATCH_TOKENS):
+        width = max(len(references[i]) for i in batch)
+        ids = torch.tensor([[*references[i], *[0] * (width - len(references[i]))] for i in batch], device=lm.device)
+        lm.model.base_model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
+    return (time.perf_counter() - started) / len(references)
 
 
 def _nll(system: System, trials: Sequence[Trial]) -> float:

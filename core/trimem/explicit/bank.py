@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -438,5 +439,8 @@ class ExplicitBank(Bank):
         return await asyncio.to_thread(lambda: self.ask(question, **kwargs))
 
     def stats(self, *, namespace: str | Sequence[str] | None = None) -> BankStats:
-        """Count what is stored, in all or under one namespace."""
-        return self._store.stats(None if namespace is None else as_namespace(namespace))
+        """Count what is stored, in all or under one namespace; what all share counts in all only."""
+        if namespace is not None:
+            return self._store.stats(as_namespace(namespace))
+        stats = self._store.stats(None)
+        return replace(stats, tensor_bytes=stats.tensor_bytes + self._records.codebook_bytes())

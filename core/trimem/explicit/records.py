@@ -79,6 +79,10 @@ class Records:
         """Remove records and return how many there were and their bytes."""
         return self._tensors.delete(slots)
 
+    def codebook_bytes(self) -> int:
+        """Return the bytes of the codebooks that the records are decoded with; 0 if there are none."""
+        return self._tensors.size(CODEBOOK)
+
     def _codec(self, name: str, train_on: Sequence[Record] = ()) -> Codec:
         """Return the bank's codec; product quantisation is trained on the first records it is to store."""
         if name != ProductQuantization.name:

@@ -81,17 +81,14 @@ def encode_references(
     mask = torch.arange(longest, device=lm.device) < torch.tensor(lengths, device=lm.device)[:, None]
     with detached(), attach(lm, place(lm, before).memory):
         captured = _run(lm, references)
-        repeated = _repeat(lm, references, captured, mask) if rule == "repeat" else None
-    key, value, query = _position_free(lm, captured, longest)
-    scores = []
-    for i, layer in enumerate(captured.values()):
-        if repeated is not None:
-            again = repeated[list(captured)[i]]
-            asked = again.query.shape[2] - longest
-            spoken = torch.nn.functional.pad(mask, (asked, 0), value=True)
-            scores.append(select.repeat(again.query, layer.key, mask, scaling=layer.scaling, query_mask=spoken))
+        key, value, query = _position_free(lm, captured, longest)
+        if rule == "repeat":
+            scores = _repeat(lm, references, captured, mask)
         else:
-            scores.append(select.RULES[rule](query[:, i], key[:, i], value[:, i], mask, scaling=layer.scaling))
+            scores = [
+                select.RULES[rule](query[:, i], key[:, i], value[:, i], mask, scaling=layer.scaling)
+                for i, layer in enumerate(captured.values())
+            ]
     order = select.rank(torch.stack(scores, 1))  # (references, layers, num_kv_heads, longest)
     return [
         Record.of(key[i, :, :, :n], value[i, :, :, :n], order[i, :, :, :n], most, start) for i, n in enumerate(lengths)
@@ -134,15 +131,20 @@ def _run(lm: LanguageModel, references: Sequence[Sequence[int]], starts: Sequenc
     )
 
 
-def _repeat(lm: LanguageModel, references: Sequence[Sequence[int]], captured: Captures, mask: Tensor) -> Captures:
-    """Let the model repeat each reference with the reference as memory (KVzip, arXiv 2505.23416)."""
+def _repeat(lm: LanguageModel, references: Sequence[Sequence[int]], captured: Captures, mask: Tensor) -> list[Tensor]:
+    """Let the model repeat each reference with the reference as memory, and score it (KVzip, arXiv 2505.23416)."""
     width = mask.shape[1]
     bias = torch.zeros(mask.shape, device=lm.device).masked_fill(~mask, float("-inf"))[:, None]
     position = torch.arange(width, device=lm.device)[None, None]
     memory = Memory({c.layer_idx: LayerMemory(c.key, c.value, position, bias) for c in captured.values()})
     asked = lm.tokenize(REPEAT)
     with attach(lm, memory):
-        return _run(lm, [[*asked, *ids] for ids in references], [len(ids) for ids in references])
+        spoken = _run(lm, [[*asked, *ids] for ids in references], [len(ids) for ids in references])
+    said = torch.nn.functional.pad(mask, (len(asked), 0), value=True)
+    return [
+        select.repeat(spoken[module].query, layer.key, mask, scaling=layer.scaling, query_mask=said)
+        for module, layer in captured.items()
+    ]
 
 
 def _position_free(lm: LanguageModel, captured: Captures, width: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -33,6 +33,10 @@ class TensorStore:
     def exists(self, record: str) -> bool:
         return self.path(record).exists()
 
+    def size(self, record: str) -> int:
+        """Return the bytes of a record, 0 if there is none."""
+        return self.path(record).stat().st_size if self.exists(record) else 0
+
     def write(self, record: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> int:
         """Write a record, replacing one of the same id, and return its size in bytes.
 

@@ -329,7 +329,9 @@ def test_product_quantisation_is_trained_once_and_kept(
         config = ExplicitConfig(codec=name)
         with ExplicitBank.open(tmp_path / name, model=tiny_llama, encoder=encoder, config=config) as bank:
             bank.remember(texts, namespace="a")
-            sizes.append(bank.stats().tensor_bytes)
+            sizes.append(bank.stats(namespace="a").tensor_bytes)
+            files = sum(file.stat().st_size for file in (tmp_path / name).rglob("*.safetensors"))
+            assert bank.stats().tensor_bytes == files, "the codebooks count, too"
     (codebook,) = (tmp_path / "pq").rglob("codebook.safetensors")
     trained = codebook.read_bytes()
     with ExplicitBank.open(tmp_path / "pq", model=tiny_llama, encoder=encoder) as bank:
