@@ -32,7 +32,7 @@ class Variant:
 CALIBRATED = ExplicitConfig(heads="calibrated")
 
 BY_RANK = (1.0, 0.5, 0.0, -0.5, -1.0)
-"""More attention for what search ranks first; chosen on questions that no table in the docs asks."""
+"""More attention for what search ranks first; chosen on 100 questions of SQuAD drawn with seed 1."""
 
 VARIANTS: dict[str, Variant] = {
     "explicit_dense": Variant(),
