@@ -95,7 +95,11 @@ def calibration_of(lm: LanguageModel) -> Calibration:
     shipped = files("trimem.explicit") / "calibrations" / f"{lm.fingerprint}.json"
     for found in (own_calibration(lm), shipped):
         if found.is_file():
-            return Calibration.from_json(found.read_text(encoding="utf-8"))
+            calibration = Calibration.from_json(found.read_text(encoding="utf-8"))
+            heads = [layer.num_kv_heads for layer in lm.layers]
+            if [len(scores) for scores in calibration.ablation] != heads:
+                raise InvalidInputError(f"{found} is no calibration of {lm.name}: delete it and run trimem calibrate")
+            return calibration
     raise CalibrationNotFoundError(
         f"the heads of {lm.name} have not been calibrated: run trimem calibrate --model {lm.name}, once, "
         'or choose heads="all"'

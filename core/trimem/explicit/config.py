@@ -66,11 +66,13 @@ class ExplicitConfig:
                 raise InvalidInputError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
         if self.tokens is not None and (not isinstance(self.tokens, int) or self.tokens < 1):
             raise InvalidInputError(f"tokens must be a whole number of at least 1, or None, got {self.tokens!r}")
-        if not 0 < self.heads_kept <= 1:
+        if not isinstance(self.heads_kept, int | float) or not 0 < self.heads_kept <= 1:
             raise InvalidInputError(f"heads_kept must be above 0 and at most 1, got {self.heads_kept!r}")
 
-        if self.bytes_per_ref is not None and self.bytes_per_ref < 1:
-            raise InvalidInputError(f"bytes_per_ref must be at least 1, or None, got {self.bytes_per_ref!r}")
+        if self.bytes_per_ref is not None and (not isinstance(self.bytes_per_ref, int) or self.bytes_per_ref < 1):
+            raise InvalidInputError(
+                f"bytes_per_ref must be a whole number of at least 1, or None, got {self.bytes_per_ref!r}"
+            )
 
     def to_json(self) -> dict[str, Any]:
         return {"version": CONFIG_VERSION, **asdict(self)}
@@ -84,9 +86,12 @@ class ExplicitConfig:
         """
         known = {field.name for field in fields(cls)}
         values = {key: value for key, value in data.items() if key != "version"}
-        if data.get("version") != CONFIG_VERSION or not values.keys() <= known:
+        version = data.get("version")
+        if version != CONFIG_VERSION or not values.keys() <= known:
+            older = isinstance(version, int) and version < CONFIG_VERSION
             raise InvalidInputError(
-                f"the bank's configuration is version {data.get('version')!r} with {sorted(values)}, this trimem reads "
-                f"version {CONFIG_VERSION} with {sorted(known)}: upgrade trimem"
+                f"the bank's configuration is version {version!r} with {sorted(values)}, this trimem reads "
+                f"version {CONFIG_VERSION} with {sorted(known)}: "
+                + ("remember its documents again in a new bank" if older else "upgrade trimem")
             )
         return cls(**values)

@@ -97,8 +97,11 @@ class Records:
 
     def _read(self, compiler: Compiler, slot: SlotId, most: int | None) -> Record:
         try:
-            return unpack(self._tensors.read(slot), self._codec(compiler.config.codec), compiler.lm.dtype, most)
-        except (KeyError, IndexError, RuntimeError) as error:
+            tensors = self._tensors.read(slot)
+            if tensors["counts"].shape != compiler.most.shape:
+                raise IndexError(f"heads of {tuple(tensors['counts'].shape)} instead of {tuple(compiler.most.shape)}")
+            return unpack(tensors, self._codec(compiler.config.codec), compiler.lm.dtype, most)
+        except (KeyError, IndexError, ValueError, RuntimeError) as error:
             raise CorruptTensorError(
                 f"{self._tensors.path(slot)} is not what a record of this bank holds: {error}. Delete the file, and "
                 "the slot is compiled again from its stored text when it is next read"

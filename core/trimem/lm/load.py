@@ -54,6 +54,10 @@ def load_model(name: str | Path | None = None, **options: Any) -> LanguageModel:
     return _load(name, options, str(name))
 
 
+_UNREADABLE = (OSError, ValueError, ImportError, KeyError, NotImplementedError, StrictDataclassError)
+"""What transformers raises of a folder or id that holds no model it knows."""
+
+
 def model_config(name: str | Path | None = None) -> PretrainedConfig:
     """Load the configuration of a model and nothing else: no weights, no tokenizer.
 
@@ -75,7 +79,7 @@ def model_config(name: str | Path | None = None) -> PretrainedConfig:
         source = converted if folder.is_dir() else header
     try:
         config: PretrainedConfig = AutoConfig.from_pretrained(**source)
-    except (OSError, ValueError, ImportError, KeyError, NotImplementedError, StrictDataclassError) as error:
+    except _UNREADABLE as error:
         raise InvalidInputError(
             f"no configuration could be read from {name or path}: {error}. Give a Hugging Face id, a folder with "
             "config.json, or a .gguf file"
@@ -92,7 +96,7 @@ def _load(name: str | Path, options: dict[str, Any], title: str) -> LanguageMode
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, revision=options.get("revision"))
         model = AutoModelForCausalLM.from_pretrained(name, **options)
-    except (OSError, ValueError, ImportError) as error:
+    except _UNREADABLE as error:
         raise InvalidInputError(
             f"no causal language model could be loaded from {name}: {error}. Give a Hugging Face id, a folder with "
             "config.json and weights, or a .gguf file"

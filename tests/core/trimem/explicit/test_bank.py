@@ -342,6 +342,22 @@ def test_product_quantisation_is_trained_once_and_kept(
     assert sizes[1] < sizes[0]
 
 
+@pytest.mark.parametrize("broken", ["counts", "span", "key"])
+def test_a_record_of_other_sizes_is_corrupt(bank: ExplicitBank, broken: str) -> None:
+    (pump,) = bank.remember(PUMP, namespace="a")
+    tensors = bank._records._tensors.read(pump)
+    tensors[broken] = tensors[broken].flatten()[:1].clone()
+    bank._records._tensors.write(pump, tensors, {})
+    with pytest.raises(CorruptTensorError, match="Delete the file"):
+        bank.ask("pump?", namespace="a")
+
+
+def test_an_older_configuration_says_what_to_do() -> None:
+    for version, advice in ((1, "new bank"), (99, "upgrade trimem"), (None, "upgrade trimem")):
+        with pytest.raises(InvalidInputError, match=advice):
+            ExplicitConfig.from_json({"version": version, "dtype": "float16"})
+
+
 def test_hits_that_were_forgotten_are_refused_and_stay_forgotten(bank: ExplicitBank) -> None:
     bank.remember(PUMP, namespace="a")
     hits = bank.recall("pump", namespace="a")
@@ -418,6 +434,12 @@ def test_a_bank_made_meanwhile_by_another_is_not_written_to(
     [
         ({"reference_tokens": 3}, "at least 8"),
         ({"codec": "int3"}, "float16, bfloat16, float32"),
+        ({"selection": "best"}, "paper, paper_exp"),
+        ({"heads": "some"}, "all, first_half"),
+        ({"context": "book"}, "independent, document"),
+        ({"tokens": 0}, "at least 1"),
+        ({"heads_kept": "most"}, "above 0"),
+        ({"bytes_per_ref": "1 MB"}, "whole number"),
         ({"instruction": " "}, "must not be empty"),
     ],
 )

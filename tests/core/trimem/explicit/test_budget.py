@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,13 @@ def test_calibration_finds_every_head_and_comes_back_from_its_file(calibrated: L
     assert found.fingerprint == calibrated.fingerprint
     with pytest.raises(InvalidInputError, match="no calibration"):
         Calibration.from_json('{"version": 99}')
+
+
+def test_a_calibration_of_other_heads_is_named(calibrated: LanguageModel) -> None:
+    found = calibration_of(calibrated)
+    save(replace(found, ablation=found.ablation[:-1]), own_calibration(calibrated))
+    with pytest.raises(InvalidInputError, match="delete it and run trimem calibrate"):
+        calibration_of(calibrated)
 
 
 def test_facts_are_made_by_seed_and_hold_their_answers() -> None:
