@@ -106,6 +106,15 @@ def test_the_best_hit_stands_nearest_to_the_question(exact: ExplicitBank) -> Non
     assert [int((owner == i).sum()) for i in range(3)] == [compiler.prefix.tokens, *reversed(lengths)]
 
 
+@pytest.mark.parametrize("heeded", [0, 1, 2])
+def test_attention_is_told_of_the_hit_that_got_it(bank: ExplicitBank, heeded: int) -> None:
+    bank.remember([PUMP, BOAT, CAKE], namespace="a")
+    bias = [30.0 if rank == heeded else 0.0 for rank in range(3)]
+    answer = bank.ask("pump?", namespace="a", k=3, bias=bias, max_new_tokens=3)
+    shares = [hit.attention or 0.0 for hit in answer.hits]
+    assert shares[heeded] > 0.99, shares
+
+
 def test_streaming_says_the_same(bank: ExplicitBank) -> None:
     bank.remember([PUMP, BOAT], namespace="a")
     whole = bank.ask("pump?", namespace="a", max_new_tokens=10)

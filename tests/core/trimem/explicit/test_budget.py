@@ -56,6 +56,9 @@ def test_calibration_finds_every_head_and_comes_back_from_its_file(calibrated: L
     assert bool((torch.tensor(found.copy_score) >= 0).all())
     assert float(torch.tensor(found.copy_score).max()) > 0
     assert any(loss != 0 for losses in found.ablation for loss in losses)
+    missed = [found.ablation[layer][head] for layer, head in found.ranking()]
+    assert missed == sorted(missed, reverse=True)
+    assert missed[0] > missed[-1]
     assert int(found.best(4).sum()) == 4
     assert bool((found.best(5) | ~found.best(4)).all()), "more heads are a superset"
     assert found.fingerprint == calibrated.fingerprint
