@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from trimem.bank import Bank
     from trimem.explicit.bank import ExplicitBank
     from trimem.explicit.config import ExplicitConfig
+    from trimem.explicit.read_config import ReadConfig
     from trimem.explicit.reading import AnswerStream, Reading
     from trimem.lm.load import load_model
     from trimem.lm.model import LanguageModel
@@ -41,6 +42,7 @@ _LAZY = {
     "ExplicitBank": "trimem.explicit.bank",
     "ExplicitConfig": "trimem.explicit.config",
     "LanguageModel": "trimem.lm.model",
+    "ReadConfig": "trimem.explicit.read_config",
     "Reading": "trimem.explicit.reading",
     "load_model": "trimem.lm.load",
 }
@@ -64,6 +66,7 @@ __all__ = [
     "LanguageModel",
     "MissingDependencyError",
     "ModelError",
+    "ReadConfig",
     "Reading",
     "SchemaVersionError",
     "Slot",

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -24,7 +24,6 @@ from trimem.types import Hit, as_namespace
 
 if TYPE_CHECKING:
     from trimem.explicit.bank import ExplicitBank
-    from trimem.explicit.density import Density
 
 app = typer.Typer(
     name="trimem", help="Memory that language models can really use.", no_args_is_help=True, add_completion=False
@@ -97,10 +96,9 @@ def ask(
     k: Annotated[int, typer.Option("--k", "-k", help="References to read.")] = 5,
     max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", help="Longest answer, in tokens.")] = 128,
     where: WhereOption = None,
-    density: Annotated[
-        str, typer.Option("--density", help="dense, mixed, or tokens a head of each reference: 128,32,8.")
+    read: Annotated[
+        str, typer.Option("--read", help="dense: all as text would be read; mixed: more of what search is sure of.")
     ] = "dense",
-    bias: Annotated[float, typer.Option("--bias", help="Above 0, memory is heeded more than text would be.")] = 0.0,
     model: ModelOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -112,8 +110,7 @@ def ask(
             k=k,
             where=_where(where),
             max_new_tokens=max_new_tokens,
-            density=_density(density),
-            bias=bias,
+            read=read,
             stream=True,
         )
         if not as_json:
@@ -349,13 +346,6 @@ def _where(pairs: list[str] | None) -> dict[str, Any] | None:
         except ValueError:
             where[key] = value
     return where or None
-
-
-def _density(given: str) -> Density:
-    numbers = given.split(",")
-    if all(number.strip().isdecimal() for number in numbers):
-        return [int(number) for number in numbers]
-    return cast("Density", given)  # what is unknown is refused where it is used
 
 
 def _hit(hit: Hit) -> dict[str, Any]:

@@ -183,7 +183,7 @@ def _systems(
                 other = ExplicitBank.open(folder / name, model=bank.model, config=variant.config)
                 banks[variant.config] = stack.enter_context(other)
                 _copy(hits, corpora, other)
-            compared.append(variant.system(name, banks[variant.config]))
+            compared.append(ExplicitMemory(banks[variant.config], name, variant.read))
     for one in banks.values():
         one.compile(hits, progress=progress)
     return compared

@@ -16,8 +16,7 @@ from typing import Protocol
 import torch
 
 from trimem.explicit.bank import ExplicitBank
-from trimem.explicit.density import Density
-from trimem.explicit.read import Layout
+from trimem.explicit.read_config import READ_CONFIGS, ReadConfig
 from trimem.explicit.reading import Reading
 from trimem.lm.generate import generate
 from trimem.types import Hit
@@ -100,18 +99,16 @@ class ExplicitMemory:
     Attributes:
         bank: Where they lie.
         name: Of the system.
-        density, layout, bias: As of :meth:`ExplicitBank.attach`.
+        read: As of :meth:`ExplicitBank.attach`.
     """
 
     bank: ExplicitBank
     name: str = "explicit_dense"
-    density: Density = "dense"
-    layout: Layout = "sequential"
-    bias: float | tuple[float, ...] = 0.0
+    read: ReadConfig = READ_CONFIGS["dense"]
 
     @contextmanager
     def prepare(self, question: str, hits: Sequence[Hit]) -> Iterator[Setting]:
-        with self.bank.attach(hits=hits, density=self.density, layout=self.layout, bias=self.bias) as reading:
+        with self.bank.attach(hits=hits, read=self.read) as reading:
             yield Setting(self.bank.compiler.question(question), reading)
 
 

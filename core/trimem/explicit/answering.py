@@ -55,6 +55,7 @@ class Answering:
                 memory_tokens=reading.tokens,
                 on_text=on_text,
                 stop=stop,
+                on_token=reading.follow,
                 **self._options,
             )
         return Answer(

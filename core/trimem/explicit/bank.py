@@ -18,14 +18,15 @@ from trimem.errors import BankNotFoundError, ContextLengthError, InvalidInputErr
 from trimem.explicit.answering import Answering
 from trimem.explicit.compiler import Compiler
 from trimem.explicit.config import ExplicitConfig
-from trimem.explicit.density import Density, bias_per_hit, tokens_per_hit
+from trimem.explicit.density import tokens_per_hit
 from trimem.explicit.documents import documents
 from trimem.explicit.identity import MECHANISM, check_config, check_encoder, check_model
-from trimem.explicit.read import Layout
+from trimem.explicit.read_config import ReadConfig, as_read_config
 from trimem.explicit.reading import AnswerStream, Reading
 from trimem.explicit.records import Records
 from trimem.explicit.writer import Writer
 from trimem.lm.attach import attach
+from trimem.lm.attention import AttentionShares
 from trimem.lm.load import DEFAULT_NAME, load_model
 from trimem.lm.model import LanguageModel
 from trimem.progress import track
@@ -274,9 +275,7 @@ class ExplicitBank(Bank):
         model: LanguageModel | None = None,
         *,
         hits: Sequence[Hit],
-        density: Density = "dense",
-        layout: Layout = "sequential",
-        bias: float | Sequence[float] = 0.0,
+        read: ReadConfig | str = "dense",
     ) -> Iterator[Reading]:
         """Let a model read ``hits`` in every forward pass of a ``with`` block.
 
@@ -286,20 +285,16 @@ class ExplicitBank(Bank):
         Args:
             model: The model that compiled the bank; None is ``bank.model``.
             hits: What :meth:`recall` returned; none is allowed.
-            density: How many tokens to read of each: ``"dense"`` reads all that are stored, ``"mixed"``
-                fewer of those that score far below the best, and numbers say how many of the best,
-                the second best and so on.
-            layout: ``"sequential"``, ``"parallel"`` or ``"original"``; see :func:`trimem.explicit.read.place`.
-            bias: Added to the attention logits of the hits, in nats: one for all, or of the best, the
-                second best and so on. What is above 0 makes the model heed its memory more than it would
-                heed the text.
+            read: How: ``"dense"`` as the text would be read, ``"mixed"`` what search is sure of in full and
+                the rest at low resolution, or a :class:`ReadConfig`.
 
         Yields:
             The reading, which tells afterwards how much attention each hit received.
 
         Raises:
             FingerprintMismatch: Another model compiled the bank.
-            InvalidInputError: A hit is not in the bank (any more).
+            InvalidInputError: A hit is not in the bank (any more), or ``read`` is unknown.
+            CalibrationNotFoundError: Heads are chosen by calibration, and the model has none.
             ContextLengthError: The hits fill the model's context.
             CorruptTensorError: The tensors of a hit cannot be read.
         """
@@ -308,18 +303,17 @@ class ExplicitBank(Bank):
         if lm is not self.model and row is not None:
             check_model(self.folder, row, lm)
         compiler = self.compiler if lm is self.model else Compiler(lm, self.config)
-        most = tokens_per_hit(hits, density)
+        how = as_read_config(read)
         self.compile(hits, progress=False)
-        records = self._records.read(compiler, [hit.id for hit in hits], most)
-        placement = compiler.place(records, layout, bias_per_hit(hits, bias))
-        reading = Reading(tuple(hits), placement.span, placement.owner)
-        if reading.tokens >= lm.context_length:
+        records = self._records.read(compiler, [hit.id for hit in hits], tokens_per_hit(hits, how.density))
+        placement = compiler.place(compiler.prepare(records, [hit.text for hit in hits], how), how)
+        if placement.span >= lm.context_length:
             raise ContextLengthError(
-                f"{len(hits)} hits are {reading.tokens} tokens of memory with the prefix, which leaves nothing of the "
+                f"{len(hits)} hits are {placement.span} tokens of memory with the prefix, which leaves nothing of the "
                 f"{lm.context_length} that {lm.name} was made for: attach fewer"
             )
-        with attach(lm, placement.memory, shares=reading.shares):
-            yield reading
+        with attach(lm, placement.memory, shares=AttentionShares()) as attachment:
+            yield Reading(tuple(hits), lm, placement, attachment, how.reanchor)
 
     def compile(self, hits: Sequence[Hit], *, progress: bool | None = None) -> int:
         """Compile those hits that have no tensors: remembered with ``compile=False`` and not read since.
@@ -366,9 +360,7 @@ class ExplicitBank(Bank):
         k: int = 5,
         where: Mapping[str, Any] | None = None,
         max_new_tokens: int = 128,
-        density: Density = "dense",
-        layout: Layout = "sequential",
-        bias: float | Sequence[float] = 0.0,
+        read: ReadConfig | str = "dense",
         stream: Literal[False] = False,
         **options: Any,
     ) -> Answer: ...
@@ -382,9 +374,7 @@ class ExplicitBank(Bank):
         k: int = 5,
         where: Mapping[str, Any] | None = None,
         max_new_tokens: int = 128,
-        density: Density = "dense",
-        layout: Layout = "sequential",
-        bias: float | Sequence[float] = 0.0,
+        read: ReadConfig | str = "dense",
         stream: Literal[True],
         **options: Any,
     ) -> AnswerStream: ...
@@ -397,9 +387,7 @@ class ExplicitBank(Bank):
         k: int = 5,
         where: Mapping[str, Any] | None = None,
         max_new_tokens: int = 128,
-        density: Density = "dense",
-        layout: Layout = "sequential",
-        bias: float | Sequence[float] = 0.0,
+        read: ReadConfig | str = "dense",
         stream: bool = False,
         **options: Any,
     ) -> Answer | AnswerStream:
@@ -414,9 +402,7 @@ class ExplicitBank(Bank):
             k: How many slots at most.
             where: Filter on metadata, as in :meth:`recall`.
             max_new_tokens: Most tokens of the answer.
-            density: How many tokens of each slot to read, as in :meth:`attach`.
-            layout: Where they stand, as in :meth:`attach`.
-            bias: How much more they are heeded, as in :meth:`attach`.
+            read: How the slots are read, as in :meth:`attach`.
             stream: True returns the answer as it is spoken.
             options: Passed to transformers' ``generate``; greedy by default.
 
@@ -427,7 +413,7 @@ class ExplicitBank(Bank):
         answering = Answering(
             self.compiler,
             lambda: self.recall(question, k, namespace=namespace, where=where),
-            lambda hits: self.attach(hits=hits, density=density, layout=layout, bias=bias),
+            lambda hits: self.attach(hits=hits, read=read),
             question,
             max_new_tokens,
             options,

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 import torch
-from torch import Tensor
 
-from trimem.lm.attention import AttentionShares
+from trimem.explicit.read import Placement, moved
+from trimem.lm.attention import Attachment, AttentionShares
 from trimem.lm.generate import stream
+from trimem.lm.model import LanguageModel
 from trimem.types import Answer, Hit
 
 
@@ -20,16 +21,36 @@ class Reading:
     Attributes:
         hits: Best match first; the model reads them the other way round, the best nearest to the
             context.
-        tokens: Positions the memory takes, the prefix included.
-        owner: Which hit each memory token comes from: :attr:`Placement.owner`, where the prefix is 0
-            and the last of n hits 1.
-        shares: Filled with the attention they receive, as the model runs.
+        lm: The model.
+        placement: Where they stand; the prefix is record 0 and the last of n hits record 1.
+        attachment: What the model reads now, and the attention it pays.
+        reanchor: See :class:`trimem.explicit.read_config.ReadConfig`.
     """
 
     hits: tuple[Hit, ...]
-    tokens: int
-    owner: Mapping[int, Tensor] = field(repr=False)
-    shares: AttentionShares = field(default_factory=AttentionShares, repr=False)
+    lm: LanguageModel = field(repr=False)
+    placement: Placement = field(repr=False)
+    attachment: Attachment = field(repr=False)
+    reanchor: int | None = None
+
+    @property
+    def tokens(self) -> int:
+        """Positions the memory takes, the prefix included."""
+        return self.placement.span
+
+    @property
+    def shares(self) -> AttentionShares:
+        """The attention that memory has received so far."""
+        assert self.attachment.shares is not None  # the bank asks for them
+        return self.attachment.shares
+
+    def follow(self, length: int) -> None:
+        """Let memory move along with a context of ``length`` tokens, if it is to be re-anchored.
+
+        Call it between two forward passes; ``ask`` does. O(memory tokens) when it moves.
+        """
+        if self.reanchor is not None and length % self.reanchor == 0:
+            self.attachment.memory = moved(self.lm, self.placement.memory, length)
 
     def attended(self) -> tuple[Hit, ...]:
         """Return the hits with the share of attention each received so far.
@@ -41,7 +62,9 @@ class Reading:
             return self.hits
         received = torch.zeros(len(self.hits) + 2)  # -1, where a head has no token, adds nothing to the last
         for layer_idx, mass in self.shares.mass().items():
-            received.index_add_(0, self.owner[layer_idx].flatten() % len(received), mass.sum(0).flatten().cpu())
+            received.index_add_(
+                0, self.placement.owner[layer_idx].flatten() % len(received), mass.sum(0).flatten().cpu()
+            )
         received = received[1:-1].flip(0)
         shares = (received / received.sum().clamp_min(torch.finfo(torch.float32).tiny)).tolist()
         return tuple(replace(hit, attention=share) for hit, share in zip(self.hits, shares, strict=True))

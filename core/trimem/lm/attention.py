@@ -113,14 +113,14 @@ class AttentionShares:
         return received
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Attachment:
     """One memory lent to the attention modules of one model.
 
     Attributes:
         config: The configuration the model's decoder was built from.
         modules: The attention modules it is lent to, with their layer_idx.
-        memory: What they read.
+        memory: What they read; may be exchanged between two forward passes.
         shares: Filled with the attention the memory receives, if given.
         captured: Filled with what each module computes, if given.
     """

@@ -45,6 +45,7 @@ def generate(
     memory_tokens: int = 0,
     on_text: Callable[[str], None] | None = None,
     stop: Callable[[], bool] | None = None,
+    on_token: Callable[[int], None] | None = None,
     clock: Clock = time.perf_counter,
     **options: Any,
 ) -> Generation:
@@ -59,6 +60,7 @@ def generate(
         memory_tokens: Tokens of attached memory before the prompt; they take positions too.
         on_text: Called with each new piece of text as soon as it is certain.
         stop: Asked after each token; generation ends when it says True.
+        on_token: Called after each token with the length of prompt and answer so far.
         clock: Tells the time in seconds.
         options: Passed to transformers' ``generate``, such as ``do_sample=True, temperature=0.7``.
 
@@ -77,7 +79,7 @@ def generate(
             "max_new_tokens"
         )
     streamer = _Streamer(lm, on_text, clock)
-    criteria = StoppingCriteriaList([] if stop is None else [_StopWhen(stop)])
+    criteria = StoppingCriteriaList([_AfterToken(stop, on_token)])
     input_ids = torch.tensor([list(prompt)], device=lm.device)
     if not options.get("do_sample"):
         # Sampling settings a model ships with would only draw warnings here.
@@ -151,11 +153,16 @@ class _Streamer(TextStreamer):
 
 
 @dataclass
-class _StopWhen(StoppingCriteria):
-    stop: Callable[[], bool] = field(repr=False)
+class _AfterToken(StoppingCriteria):
+    """Called by transformers between two tokens."""
+
+    stop: Callable[[], bool] | None = field(repr=False)
+    on_token: Callable[[int], None] | None = field(repr=False)
 
     def __call__(self, input_ids: Tensor, scores: Tensor, **_: Any) -> Tensor:
-        return torch.full((input_ids.shape[0],), self.stop(), device=input_ids.device)
+        if self.on_token is not None:
+            self.on_token(input_ids.shape[1])
+        return torch.full((input_ids.shape[0],), self.stop is not None and self.stop(), device=input_ids.device)
 
 
 def _pad_token_id(lm: LanguageModel) -> int | None:

@@ -24,9 +24,14 @@ from trimem import (
     FingerprintMismatch,
     InvalidInputError,
     LanguageModel,
+    ReadConfig,
+    Reading,
     UnsupportedModelError,
 )
 from trimem.bench.systems import ExplicitMemory, TextRag, answer_nll
+from trimem.errors import CalibrationNotFoundError
+from trimem.explicit.calibrate import calibrate
+from trimem.explicit.calibration import own_calibration, save
 from trimem.text.encoders import Encoder
 
 
@@ -102,7 +107,7 @@ def test_the_best_hit_stands_nearest_to_the_question(exact: ExplicitBank) -> Non
     compiler = exact.compiler
     lengths = [len(compiler.reference(hit.text)) for hit in hits]
     assert reading.tokens == compiler.prefix.tokens + sum(lengths)
-    owner = reading.owner[0][0]
+    owner = reading.placement.owner[0][0]
     assert [int((owner == i).sum()) for i in range(3)] == [compiler.prefix.tokens, *reversed(lengths)]
 
 
@@ -110,9 +115,45 @@ def test_the_best_hit_stands_nearest_to_the_question(exact: ExplicitBank) -> Non
 def test_attention_is_told_of_the_hit_that_got_it(bank: ExplicitBank, heeded: int) -> None:
     bank.remember([PUMP, BOAT, CAKE], namespace="a")
     bias = [30.0 if rank == heeded else 0.0 for rank in range(3)]
-    answer = bank.ask("pump?", namespace="a", k=3, bias=bias, max_new_tokens=3)
+    answer = bank.ask("pump?", namespace="a", k=3, read=ReadConfig(bias=bias), max_new_tokens=3)
     shares = [hit.attention or 0.0 for hit in answer.hits]
     assert shares[heeded] > 0.99, shares
+
+
+def test_memory_moves_along_with_the_context(bank: ExplicitBank) -> None:
+    bank.remember(PUMP, namespace="a")
+    hits = bank.recall("pump", 1, namespace="a")
+    with bank.attach(hits=hits, read=ReadConfig(reanchor=16)) as reading:
+        nearest = []
+        for length in (15, 16, 20, 32):
+            reading.follow(length)
+            layers = reading.attachment.memory.layers.values()
+            nearest.append({int(layer.position.max()) for layer in layers if layer.position is not None})
+    assert nearest == [{-1}, {15}, {15}, {31}]
+
+
+def test_an_answer_takes_its_memory_along(bank: ExplicitBank, monkeypatch: pytest.MonkeyPatch) -> None:
+    bank.remember(PUMP, namespace="a")
+    followed: list[int] = []
+    monkeypatch.setattr(Reading, "follow", lambda _, length: followed.append(length))
+    answer = bank.ask("pump?", namespace="a", max_new_tokens=4)
+    assert followed == [answer.prompt_tokens + new for new in range(1, answer.new_tokens + 1)]
+
+
+def test_mixed_reads_by_the_calibrated_heads_alone(
+    bank: ExplicitBank, tiny_llama: LanguageModel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TRIMEM_CACHE", str(tmp_path / "cache"))
+    bank.remember([PUMP, BOAT], namespace="a")
+    hits = bank.recall("pump", 2, namespace="a")
+    with pytest.raises(CalibrationNotFoundError, match="trimem calibrate"), bank.attach(hits=hits, read="mixed"):
+        pass
+    save(calibrate(tiny_llama, samples=1, progress=False), own_calibration(tiny_llama))
+    with bank.attach(hits=hits, read="mixed") as reading:
+        pass
+    heads = len(tiny_llama.layers) * tiny_llama.layers[0].num_kv_heads
+    reads = [bool((owner > 0).any()) for owners in reading.placement.owner.values() for owner in owners]
+    assert sum(reads) == round(heads * 5 / 6)
 
 
 def test_streaming_says_the_same(bank: ExplicitBank) -> None:
