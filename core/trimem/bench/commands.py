@@ -24,7 +24,7 @@ RefsOption = Annotated[int, typer.Option("--refs", help="References a question."
 def bench_explicit(
     data: Annotated[Path, typer.Option("--data", help="A file of questions.")],
     json_path: ResultOption,
-    format: Annotated[str, typer.Option("--format", help="Of the file: squad or kv.")] = "squad",
+    format: Annotated[str, typer.Option("--format", help="Of the file: squad, squad_long or kv.")] = "squad",
     refs: RefsOption = 5,
     n: Annotated[int, typer.Option("--n", help="Questions.")] = 50,
     model: ModelOption = None,

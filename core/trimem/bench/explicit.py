@@ -31,8 +31,12 @@ SYSTEMS = ("text_rag_cached_prefix", *VARIANTS)
 
 DEFAULT = ("text_rag_cached_prefix", "kv_concat", "explicit_dense", "explicit_mixed")
 
-FORMATS: dict[str, Callable[[Path], list[Corpus]]] = {"squad": lambda path: [load_squad(path)], "kv": load_kv}
-"""What files of questions can be in."""
+FORMATS: dict[str, Callable[[Path], list[Corpus]]] = {
+    "squad": lambda path: [load_squad(path)],
+    "squad_long": lambda path: [load_squad(path, paragraphs=8)],
+    "kv": load_kv,
+}
+"""What files of questions can be in; "squad_long" makes one document of eight paragraphs of an article."""
 
 
 @dataclass(frozen=True, slots=True)
