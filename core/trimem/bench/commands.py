@@ -16,6 +16,9 @@ bench = typer.Typer(name="bench", help="Measure trimem against its peers.", no_a
 
 ResultOption = Annotated[Path, typer.Option("--json", help="Where to write the result.")]
 PlotOption = Annotated[Path | None, typer.Option("--plot", help="Where to draw the result, as PNG or SVG.")]
+SystemOption = Annotated[
+    list[str] | None, typer.Option("--system", help="A way to read memory, as of bench explicit; repeatable.")
+]
 RefsOption = Annotated[int, typer.Option("--refs", help="References a question.")]
 
 
@@ -72,14 +75,15 @@ def bench_needle(
     n: Annotated[int, typer.Option("--n", help="Questions at each length, at depths from first to last.")] = 10,
     model: ModelOption = None,
     seed: Annotated[int, typer.Option("--seed", help="Of essays and sentences.")] = 0,
+    system: SystemOption = None,
     plot: PlotOption = None,
 ) -> None:
     """Find one sentence in ever more text: by search, and with all of the text in memory."""
-    from trimem.bench.haystack import plot_needle, run
+    from trimem.bench.haystack import DEFAULT, plot_needle, run
     from trimem.lm.load import load_model
 
     quiet()
-    result = run(data, lm=load_model(model), tokens=tokens, refs=refs, n=n, seed=seed)
+    result = run(data, lm=load_model(model), tokens=tokens, refs=refs, n=n, seed=seed, names=system or DEFAULT)
     _write(result, json_path)
     if plot is not None:
         plot_needle(result, plot)
@@ -96,14 +100,23 @@ def bench_hops(
     oracle: Annotated[bool, typer.Option("--oracle", help="Read both facts, even where search misses one.")] = False,
     model: ModelOption = None,
     seed: Annotated[int, typer.Option("--seed", help="Of all that is invented.")] = 0,
+    system: SystemOption = None,
     plot: PlotOption = None,
 ) -> None:
     """Answer questions that take two facts, read as memory and as text."""
-    from trimem.bench.hops import plot_hops, run
+    from trimem.bench.hops import DEFAULT, plot_hops, run
     from trimem.lm.load import load_model
 
     quiet()
-    result = run(lm=load_model(model), refs=refs, n=n, distractors=distractors, seed=seed, oracle=oracle)
+    result = run(
+        lm=load_model(model),
+        refs=refs,
+        n=n,
+        distractors=distractors,
+        seed=seed,
+        oracle=oracle,
+        names=system or DEFAULT,
+    )
     _write(result, json_path)
     if plot is not None:
         plot_hops(result, plot)

@@ -112,11 +112,6 @@ class ExplicitMemory:
             yield Setting(self.bank.compiler.question(question), reading)
 
 
-def systems(bank: ExplicitBank) -> tuple[System, ...]:
-    """Return what is compared first of all, over one bank."""
-    return ClosedBook(bank), TextRag(bank), ExplicitMemory(bank)
-
-
 @dataclass(frozen=True, slots=True)
 class Spoken:
     """What a system said and what it took.

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from trimem.bench.systems import ClosedBook, ExplicitMemory, System, TextRag
+from trimem.errors import InvalidInputError
+from trimem.explicit.bank import ExplicitBank
 from trimem.explicit.config import ExplicitConfig
 from trimem.explicit.read_config import BY_RANK, READ_CONFIGS, ReadConfig
 
@@ -47,3 +51,19 @@ VARIANTS: dict[str, Variant] = {
 ``explicit_quarter`` and ``explicit_eighth`` take that share of the bytes of ``explicit_dense``. ``kv_concat`` is a
 peer: key-values laid together where they were written.
 """
+
+
+def read_from(bank: ExplicitBank, names: Sequence[str]) -> tuple[System, ...]:
+    """Return the question alone, text RAG, and ways to read one and the same bank.
+
+    Args:
+        bank: All its heads and tokens are stored.
+        names: Of :data:`VARIANTS`; how they would compile a bank does not count.
+
+    Raises:
+        InvalidInputError: A name is unknown.
+    """
+    if unknown := [name for name in names if name not in VARIANTS]:
+        raise InvalidInputError(f"systems are {', '.join(VARIANTS)}; got {', '.join(unknown)}")
+    memories = (ExplicitMemory(bank, name, VARIANTS[name].read) for name in dict.fromkeys(names))
+    return ClosedBook(bank), TextRag(bank), *memories

@@ -9,8 +9,9 @@ import pytest
 from tests.contracts.bank import BOAT, CAKE, PUMP
 from trimem import ExplicitBank, Hit, Slot
 from trimem.bench.corpus import Question
-from trimem.bench.systems import ClosedBook, ExplicitMemory, Spoken, TextRag, systems
+from trimem.bench.systems import ClosedBook, ExplicitMemory, Spoken, TextRag
 from trimem.bench.trials import MAX_NEW_TOKENS, NAMESPACE, Trial, ask, found, remember, search
+from trimem.bench.variants import read_from
 
 WHEN = Question("When does the boat leave?", ("Tuesday",), (1,))
 
@@ -46,7 +47,7 @@ def test_what_is_found_is_compiled_later(bank: ExplicitBank) -> None:
 def test_one_reference_is_as_likely_from_memory_as_from_text(bank: ExplicitBank) -> None:
     remember(bank, [PUMP, BOAT, CAKE])
     trial = search(bank, WHEN, 1)
-    closed, text, memory = (ask(system, trial) for system in systems(bank))
+    closed, text, memory = (ask(system, trial) for system in read_from(bank, ["explicit_dense"]))
     assert memory.nll == pytest.approx(text.nll, abs=1e-3)
     assert closed.nll != pytest.approx(text.nll, abs=1e-3)
     assert memory.said.prefill_tokens < closed.said.prefill_tokens < text.said.prefill_tokens
