@@ -23,7 +23,7 @@ from trimem.errors import (
     UnreadableFileError,
     UnsupportedModelError,
 )
-from trimem.types import Answer, BankStats, ErasureReceipt, Hit, Slot, Timings
+from trimem.types import Answer, BankStats, CacheStats, ErasureReceipt, Hit, Slot, Timings
 
 if TYPE_CHECKING:
     from trimem.bank import Bank
@@ -53,6 +53,7 @@ __all__ = [
     "Bank",
     "BankNotFoundError",
     "BankStats",
+    "CacheStats",
     "ContextLengthError",
     "CorruptTensorError",
     "Encoder",

@@ -161,6 +161,25 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class CacheStats:
+    """What is held in memory of what lies on the disk.
+
+    Attributes:
+        records: Records held.
+        bytes: Bytes they take.
+        limit: Most bytes that may be held.
+        hits: Reads that were served from memory since the bank was opened.
+        misses: Reads that went to the disk.
+    """
+
+    records: int
+    bytes: int
+    limit: int
+    hits: int
+    misses: int
+
+
+@dataclass(frozen=True, slots=True)
 class BankStats:
     """What a bank, or one namespace of it, holds.
 
@@ -172,6 +191,7 @@ class BankStats:
         tensor_bytes: Bytes of all tensor files counted.
         database_bytes: Bytes of the whole database with its indexes, whatever the namespace.
         namespaces: Number of slots by namespace.
+        cache: Of this open bank; None where one namespace is asked for.
     """
 
     documents: int
@@ -181,6 +201,7 @@ class BankStats:
     tensor_bytes: int
     database_bytes: int
     namespaces: Mapping[Namespace, int]
+    cache: CacheStats | None = None
 
 
 @dataclass(frozen=True, slots=True)

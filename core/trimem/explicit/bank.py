@@ -16,6 +16,7 @@ from uuid import uuid4
 from trimem.bank import Bank
 from trimem.errors import BankNotFoundError, ContextLengthError, InvalidInputError
 from trimem.explicit.answering import Answering
+from trimem.explicit.cache import RecordCache
 from trimem.explicit.compiler import Compiler
 from trimem.explicit.config import ExplicitConfig
 from trimem.explicit.density import tokens_per_hit
@@ -47,6 +48,7 @@ from trimem.types import (
 
 DATABASE = "bank.sqlite"
 TENSORS = "tensors"
+CACHE_BYTES = 256 << 20
 
 
 class ExplicitBank(Bank):
@@ -61,6 +63,7 @@ class ExplicitBank(Bank):
         model: LanguageModel | str | Path | None,
         encoder: Encoder,
         config: ExplicitConfig | None,
+        cache_bytes: int,
         clock: Callable[[], datetime],
     ) -> None:
         self.folder = folder
@@ -68,7 +71,7 @@ class ExplicitBank(Bank):
         self._given_config = config
         self._encoder = encoder
         self._store = MetadataStore(folder / DATABASE, clock)
-        self._records = Records(TensorStore(folder / TENSORS))
+        self._records = Records(TensorStore(folder / TENSORS), RecordCache(cache_bytes))
         self._search = HybridSearch(self._store)
         self._clock = clock
         self._lock = RLock()
@@ -82,6 +85,7 @@ class ExplicitBank(Bank):
         encoder: Encoder | Embeddings | str | Path | None = None,
         config: ExplicitConfig | None = None,
         create: bool = True,
+        cache_bytes: int = CACHE_BYTES,
         clock: Callable[[], datetime] = utc_now,
     ) -> ExplicitBank:
         """Open the bank in a folder, or make a new one there.
@@ -94,6 +98,8 @@ class ExplicitBank(Bank):
             encoder: What finds slots by meaning; see :func:`trimem.text.encoders.as_encoder`.
             config: How to compile; None is what the bank has, and for a new one the defaults.
             create: Whether to make a bank where there is none.
+            cache_bytes: Most bytes of decoded key-values that are kept in memory, on the model's device;
+                what was read least lately goes first.
             clock: Tells the moment that rows are stamped with.
 
         Raises:
@@ -109,7 +115,7 @@ class ExplicitBank(Bank):
             if not create:
                 raise BankNotFoundError(f"there is no bank in {folder}; remember something there first")
             folder.mkdir(parents=True, exist_ok=True)
-        bank = cls(folder, model, as_encoder(encoder), config, clock)
+        bank = cls(folder, model, as_encoder(encoder), config, cache_bytes, clock)
         try:
             row = bank._store.bank()
             if row is not None:
@@ -429,4 +435,8 @@ class ExplicitBank(Bank):
         if namespace is not None:
             return self._store.stats(as_namespace(namespace))
         stats = self._store.stats(None)
-        return replace(stats, tensor_bytes=stats.tensor_bytes + self._records.codebook_bytes())
+        return replace(
+            stats,
+            tensor_bytes=stats.tensor_bytes + self._records.codebook_bytes(),
+            cache=self._records.cache_stats(),
+        )

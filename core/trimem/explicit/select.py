@@ -176,7 +176,7 @@ RULES: dict[str, Rule] = {
     "leverage": leverage,
     "combined": combined,
 }
-DEFAULT = "max"
+DEFAULT = "value_norm"
 NAMES = (*RULES, "repeat")
 """All that can be chosen; ``"repeat"`` is :func:`repeat`, which is called in another way."""
 
