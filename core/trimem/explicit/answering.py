@@ -5,7 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
+
+from torch import Tensor
 
 from trimem.explicit.compiler import Compiler
 from trimem.explicit.reading import Reading
@@ -18,28 +21,32 @@ class Answering:
 
     Args:
         compiler: Of the bank's model.
-        recall: Finds the hits; called at once.
+        recall: Finds hits; called with the question at once.
         attach: Attaches hits to the model.
         question: The question.
         max_new_tokens: Most tokens of the answer.
+        exchange: Every so many new tokens, what they find is read instead; None never.
         options: Passed to transformers' ``generate``.
     """
 
     def __init__(
         self,
         compiler: Compiler,
-        recall: Callable[[], Sequence[Hit]],
+        recall: Callable[[str], Sequence[Hit]],
         attach: Callable[[Sequence[Hit]], AbstractContextManager[Reading]],
         question: str,
         max_new_tokens: int,
+        exchange: int | None,
         options: Mapping[str, Any],
     ) -> None:
         self._compiler = compiler
+        self._recall = recall
         self._attach = attach
         self._max_new_tokens = max_new_tokens
+        self._exchange = exchange
         self._options = options
         self._started = time.perf_counter()
-        self._hits = recall()
+        self._hits = recall(question)
         self._searched = time.perf_counter()
         self._prompt = compiler.question(question)
 
@@ -55,7 +62,7 @@ class Answering:
                 memory_tokens=reading.tokens,
                 on_text=on_text,
                 stop=stop,
-                on_token=reading.follow,
+                on_token=partial(self._after_token, reading),
                 **self._options,
             )
         return Answer(
@@ -71,3 +78,14 @@ class Answering:
             memory_tokens=reading.tokens,
             new_tokens=generation.new_tokens,
         )
+
+    def _after_token(self, reading: Reading, ids: Tensor) -> None:
+        """Exchange what is read, or move it along, if it is time."""
+        length = ids.shape[1]
+        new = length - len(self._prompt)
+        if self._exchange is None or new % self._exchange:
+            reading.follow(length)
+            return
+        said = str(self._compiler.lm.tokenizer.decode(ids[0, -self._exchange :], skip_special_tokens=True))
+        if said.strip():
+            reading.exchange(self._recall(said), length)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from threading import RLock
 from typing import Any, Literal, overload
@@ -22,12 +22,12 @@ from trimem.explicit.config import ExplicitConfig
 from trimem.explicit.density import tokens_per_hit
 from trimem.explicit.documents import documents
 from trimem.explicit.identity import MECHANISM, check_config, check_encoder, check_model
+from trimem.explicit.read import Placement
 from trimem.explicit.read_config import ReadConfig, as_read_config
 from trimem.explicit.reading import AnswerStream, Reading
 from trimem.explicit.records import Records
 from trimem.explicit.writer import Writer
 from trimem.lm.attach import attach
-from trimem.lm.attention import AttentionShares
 from trimem.lm.load import DEFAULT_NAME, load_model
 from trimem.lm.model import LanguageModel
 from trimem.progress import track
@@ -310,16 +310,22 @@ class ExplicitBank(Bank):
             check_model(self.folder, row, lm)
         compiler = self.compiler if lm is self.model else Compiler(lm, self.config)
         how = as_read_config(read)
+        reading = Reading(lm, hits, partial(self._place, compiler, how), how.reanchor)
+        with attach(lm, reading.placement.memory, shares=reading.shares) as reading.attachment:
+            yield reading
+
+    def _place(self, compiler: Compiler, read: ReadConfig, hits: Sequence[Hit]) -> Placement:
+        """Bring hits to the positions right before the context."""
         self.compile(hits, progress=False)
-        records = self._records.read(compiler, [hit.id for hit in hits], tokens_per_hit(hits, how.density))
-        placement = compiler.place(compiler.prepare(records, [hit.text for hit in hits], how), how)
+        records = self._records.read(compiler, [hit.id for hit in hits], tokens_per_hit(hits, read.density))
+        placement = compiler.place(compiler.prepare(records, [hit.text for hit in hits], read), read)
+        lm = compiler.lm
         if placement.span >= lm.context_length:
             raise ContextLengthError(
                 f"{len(hits)} hits are {placement.span} tokens of memory with the prefix, which leaves nothing of the "
                 f"{lm.context_length} that {lm.name} was made for: attach fewer"
             )
-        with attach(lm, placement.memory, shares=AttentionShares()) as attachment:
-            yield Reading(tuple(hits), lm, placement, attachment, how.reanchor)
+        return placement
 
     def compile(self, hits: Sequence[Hit], *, progress: bool | None = None) -> int:
         """Compile those hits that have no tensors: remembered with ``compile=False`` and not read since.
@@ -416,12 +422,14 @@ class ExplicitBank(Bank):
             ContextLengthError: Memory, question and answer do not fit the model's context.
             InvalidInputError: The question is empty or k is less than 1.
         """
+        how = as_read_config(read)
         answering = Answering(
             self.compiler,
-            lambda: self.recall(question, k, namespace=namespace, where=where),
-            lambda hits: self.attach(hits=hits, read=read),
+            lambda query: self.recall(query, k, namespace=namespace, where=where),
+            lambda hits: self.attach(hits=hits, read=how),
             question,
             max_new_tokens,
+            how.exchange,
             options,
         )
         return AnswerStream(answering.speak) if stream else answering.speak()

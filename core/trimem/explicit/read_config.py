@@ -43,6 +43,9 @@ class ReadConfig:
             before it in sight (EPIC, arXiv 2410.15332). Costs a forward pass of these tokens.
         reanchor: Every so many tokens of context, memory moves along to stand that much nearer to
             what is said. None leaves it before the first token.
+        exchange: Every so many new tokens, ``ask`` reads what these tokens find instead of what it read
+            before (Memory³, section 3.1: 64), standing right before what is said next. None reads what
+            the question finds throughout.
 
     Raises:
         InvalidInputError: A value is outside what is allowed.
@@ -57,6 +60,7 @@ class ReadConfig:
     mass: float | None = None
     repair: int = 0
     reanchor: int | None = None
+    exchange: int | None = None
 
     def __post_init__(self) -> None:
         for name, known in (("heads", ("all", "calibrated")), ("layout", LAYOUTS)):
@@ -80,8 +84,10 @@ class ReadConfig:
             raise InvalidInputError(f"mass must be above 0, or None, got {self.mass!r}")
         if not isinstance(self.repair, int) or self.repair < 0:
             raise InvalidInputError(f"repair must be a whole number of at least 0, got {self.repair!r}")
-        if self.reanchor is not None and (not isinstance(self.reanchor, int) or self.reanchor < 1):
-            raise InvalidInputError(f"reanchor must be a whole number of at least 1, or None, got {self.reanchor!r}")
+        for name in ("reanchor", "exchange"):
+            every = getattr(self, name)
+            if every is not None and (not isinstance(every, int) or every < 1):
+                raise InvalidInputError(f"{name} must be a whole number of at least 1, or None, got {every!r}")
 
 
 READ_CONFIGS = {

@@ -137,11 +137,14 @@ def pack(record: Record, codec: Codec) -> dict[str, Tensor]:
 
 
 def unpack(tensors: Mapping[str, Tensor], codec: Codec, dtype: torch.dtype, most: int | None = None) -> Record:
-    """Read what :func:`pack` made, or the best ``most`` tokens of each head of it."""
+    """Read what :func:`pack` made, or the best ``most`` tokens of each head of it.
+
+    All is copied: what is stored is a file mapped into memory, which somebody may truncate.
+    """
     counts = tensors["counts"].long()
     if most is not None:
         counts = counts.clamp(max=most)
     head, _ = rows(counts)
     key, value = codec.decode(tensors, head, dtype)
     start, tokens = tensors["span"].tolist()
-    return Record(key, value, tensors["token"][: len(head)], counts, tokens, start)
+    return Record(key, value, tensors["token"][: len(head)].clone(), counts, tokens, start)

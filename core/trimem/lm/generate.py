@@ -45,7 +45,7 @@ def generate(
     memory_tokens: int = 0,
     on_text: Callable[[str], None] | None = None,
     stop: Callable[[], bool] | None = None,
-    on_token: Callable[[int], None] | None = None,
+    on_token: Callable[[Tensor], None] | None = None,
     clock: Clock = time.perf_counter,
     **options: Any,
 ) -> Generation:
@@ -60,7 +60,7 @@ def generate(
         memory_tokens: Tokens of attached memory before the prompt; they take positions too.
         on_text: Called with each new piece of text as soon as it is certain.
         stop: Asked after each token; generation ends when it says True.
-        on_token: Called after each token with the length of prompt and answer so far.
+        on_token: Called after each token with the ids of prompt and answer so far (rows, tokens).
         clock: Tells the time in seconds.
         options: Passed to transformers' ``generate``, such as ``do_sample=True, temperature=0.7``.
 
@@ -157,11 +157,11 @@ class _AfterToken(StoppingCriteria):
     """Called by transformers between two tokens."""
 
     stop: Callable[[], bool] | None = field(repr=False)
-    on_token: Callable[[int], None] | None = field(repr=False)
+    on_token: Callable[[Tensor], None] | None = field(repr=False)
 
     def __call__(self, input_ids: Tensor, scores: Tensor, **_: Any) -> Tensor:
         if self.on_token is not None:
-            self.on_token(input_ids.shape[1])
+            self.on_token(input_ids)
         return torch.full((input_ids.shape[0],), self.stop is not None and self.stop(), device=input_ids.device)
 
 

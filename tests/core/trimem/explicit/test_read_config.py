@@ -30,6 +30,7 @@ def test_a_reading_is_named_or_given() -> None:
         ({"repair": -1}, "repair must be"),
         ({"repair": 1.5}, "repair must be"),
         ({"reanchor": 0}, "reanchor must be"),
+        ({"exchange": 1.5}, "exchange must be"),
     ],
 )
 def test_other_values_are_refused(values: dict[str, object], message: str) -> None:
