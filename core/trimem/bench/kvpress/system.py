@@ -48,8 +48,8 @@ PRESSES = {
 }
 """By the name of their row.
 
-``kvpress_none`` is text RAG in kvpress' environment, for what differs between the two. With weights or statistics that
-must be learnt for each model (KVzap, FastKVzip, QFilter, LU-KV, RestoreKV, DuoAttention) nothing can be compared here.
+``kvpress_none`` is text RAG in kvpress' environment, for what differs between the two. Presses that need something
+learnt for each model (KVzap, FastKVzip, QFilter, LU-KV, RestoreKV) are left out.
 """
 
 
