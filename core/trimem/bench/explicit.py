@@ -6,7 +6,7 @@ import random
 import statistics
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,17 +16,21 @@ from trimem.bench.bootstrap import gap_closed
 from trimem.bench.corpus import Corpus
 from trimem.bench.environment import environment
 from trimem.bench.kv_retrieval import load_kv
+from trimem.bench.kvpress.environment import kvpress_python
+from trimem.bench.kvpress.process import KvpressProcess, running
+from trimem.bench.kvpress.system import PRESSES, Kvpress, share_of
 from trimem.bench.squad import load_squad
 from trimem.bench.systems import ClosedBook, ExplicitMemory, System, TextRag
 from trimem.bench.trials import MAX_NEW_TOKENS, NAMESPACE, Outcome, Trial, ask, found, search, warm_up
 from trimem.bench.variants import VARIANTS
 from trimem.errors import InvalidInputError
 from trimem.explicit.bank import ExplicitBank
+from trimem.explicit.config import ExplicitConfig
 from trimem.lm.model import LanguageModel
 from trimem.progress import track
 from trimem.types import Hit, Namespace
 
-SYSTEMS = ("text_rag_cached_prefix", *VARIANTS)
+SYSTEMS = ("text_rag_cached_prefix", *VARIANTS, *PRESSES)
 """What can be compared with closed_book and text_rag."""
 
 DEFAULT = ("text_rag_cached_prefix", "kv_concat", "explicit_dense", "explicit_mixed")
@@ -54,7 +58,7 @@ class Row:
         prefill_tokens: Mean tokens through the model before the first new one.
         decode_tok_s: Median tokens a second after the first.
         bytes_per_ref: Bytes on the disk for one reference: its share of the database with the
-            indexes, and its tensors.
+            indexes, and its tensors. Of kvpress, its key-values count as if they were written in float16.
         gap_closed: (nll of closed_book - nll) / (nll of closed_book - nll of text_rag).
         gap_closed_low: Lower bound of its 95 % interval, questions resampled in pairs; None where
             there is none.
@@ -125,6 +129,8 @@ def run(
 
     Raises:
         InvalidInputError: A number is below 1, or a name is unknown.
+        MissingDependencyError: The environment for kvpress is wanted and cannot be made.
+        PeerError: kvpress fails.
     """
     if min(refs, n, new_tokens) < 1:
         raise InvalidInputError(f"refs, n and new_tokens must be at least 1, got {refs}, {n} and {new_tokens}")
@@ -134,6 +140,7 @@ def run(
     asked = [(i, question) for i, corpus in enumerate(corpora) for question in corpus.questions]
     drawn = random.Random(seed).sample(asked, min(n, len(asked)))  # noqa: S311 - a draw, no secret
     with ExitStack() as stack:
+        kvpress = stack.enter_context(running(lm, kvpress_python())) if PRESSES.keys() & set(names) else None
         folder = bank_folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="trimem-bench-")))
         bank = stack.enter_context(ExplicitBank.open(folder / "float16", model=lm))
         for i in {i for i, _ in drawn}:
@@ -142,8 +149,8 @@ def run(
         bank.recall("warm up", 1, namespace=NAMESPACE)
         trials = [search(bank, question, refs, _of(i)) for i, question in drawn]
         hits = [hit for trial in trials for hit in trial.hits]
-        compared = _systems(bank, folder, names, corpora, hits, stack, progress)
-        rows = _measure(compared, trials, new_tokens, progress)
+        banks = _banks(bank, folder, names, corpora, hits, stack, progress)
+        rows = _measure(_systems(bank, banks, names, hits, kvpress), trials, new_tokens, progress)
     return {
         "benchmark": "explicit",
         "data": data.name,
@@ -154,7 +161,7 @@ def run(
         "paragraphs": sum(len(corpus.passages) for corpus in corpora),
         "recall_at_k": statistics.mean(found(trial) for trial in trials),
         "rows": [asdict(row) for row in rows],
-        "environment": environment(),
+        "environment": {**environment(), **({} if kvpress is None else {"kvpress": kvpress.versions})},
     }
 
 
@@ -162,7 +169,7 @@ def _of(corpus: int) -> tuple[str, str]:
     return NAMESPACE, str(corpus)
 
 
-def _systems(
+def _banks(
     bank: ExplicitBank,
     folder: Path,
     names: Sequence[str],
@@ -170,9 +177,27 @@ def _systems(
     hits: Sequence[Hit],
     stack: ExitStack,
     progress: bool | None,
-) -> list[System]:
+) -> dict[ExplicitConfig, ExplicitBank]:
     """Open a bank for each configuration that is compared, and compile what was found."""
     banks = {bank.config: bank}
+    variants = [PRESSES[name].as_small_as if name in PRESSES else name for name in names]
+    for name in variants:
+        if name in VARIANTS and VARIANTS[name].config not in banks:
+            other = ExplicitBank.open(folder / name, model=bank.model, config=VARIANTS[name].config)
+            banks[VARIANTS[name].config] = stack.enter_context(other)
+            _copy(hits, corpora, other)
+    for one in banks.values():
+        one.compile(hits, progress=progress)
+    return banks
+
+
+def _systems(
+    bank: ExplicitBank,
+    banks: Mapping[ExplicitConfig, ExplicitBank],
+    names: Sequence[str],
+    hits: Sequence[Hit],
+    kvpress: KvpressProcess | None,
+) -> list[System]:
     compared: list[System] = [
         ClosedBook(bank),
         TextRag(bank, "text_rag_best_last"),
@@ -181,15 +206,15 @@ def _systems(
     for name in dict.fromkeys(names):
         if name == "text_rag_cached_prefix":
             compared.append(TextRag(bank, name, cached_prefix=True))
-        if name in VARIANTS:
-            variant = VARIANTS[name]
-            if variant.config not in banks:
-                other = ExplicitBank.open(folder / name, model=bank.model, config=variant.config)
-                banks[variant.config] = stack.enter_context(other)
-                _copy(hits, corpora, other)
-            compared.append(ExplicitMemory(banks[variant.config], name, variant.read))
-    for one in banks.values():
-        one.compile(hits, progress=progress)
+        elif name in VARIANTS:
+            compared.append(ExplicitMemory(banks[VARIANTS[name].config], name, VARIANTS[name].read))
+        else:
+            assert kvpress is not None  # it runs wherever a press is named
+            press = PRESSES[name]
+            share = 1.0
+            if press.as_small_as is not None:
+                share = share_of(banks[VARIANTS[press.as_small_as].config], hits)
+            compared.append(Kvpress(bank, name, kvpress, press.classes, share))
     return compared
 
 
@@ -230,18 +255,10 @@ def _measure(compared: Sequence[System], trials: Sequence[Trial], new_tokens: in
                 ttft_ms_p50=1000 * statistics.median(one.first_token for one in many),
                 prefill_tokens=statistics.mean(one.said.prefill_tokens for one in many),
                 decode_tok_s=statistics.median(one.said.tokens_per_second for one in many),
-                bytes_per_ref=_bytes_per_ref(system),
+                bytes_per_ref=system.bytes_per_ref([one.said for one in many]),
                 gap_closed=(means[0] - means[1]) / (means[0] - means[2]),
                 gap_closed_low=None if gap is None else gap.low,
                 gap_closed_high=None if gap is None else gap.high,
             )
         )
     return rows
-
-
-def _bytes_per_ref(system: System) -> float:
-    if isinstance(system, ClosedBook):
-        return 0.0
-    stats = system.bank.stats()
-    tensors = stats.tensor_bytes / stats.compiled if isinstance(system, ExplicitMemory) else 0.0
-    return stats.database_bytes / stats.slots + tensors

@@ -16,7 +16,7 @@ from trimem.bench.corpus import Corpus, Question
 from trimem.bench.environment import environment
 from trimem.bench.needle import needle
 from trimem.bench.plots import new_figure, system_color
-from trimem.bench.systems import ClosedBook, ExplicitMemory, System
+from trimem.bench.systems import ExplicitMemory, System
 from trimem.bench.trials import LEAD, MAX_NEW_TOKENS, Trial, ask, found, remember, search, warm_up
 from trimem.bench.variants import read_from
 from trimem.errors import InvalidInputError
@@ -192,9 +192,7 @@ def _asked(
     (question,) = corpus.questions
     remember(bank, corpus.passages, progress=False)
     trial = search(bank, question, refs)
-    asked: list[tuple[System, Trial]] = [
-        (system, trial) for system in read_from(bank, names) if not isinstance(system, ClosedBook)
-    ]
+    asked: list[tuple[System, Trial]] = [(system, trial) for system in read_from(bank, names) if system.searches]
     if whole:
         asked.append((ExplicitMemory(bank, MEMORY_ALL), Trial(question, _all(bank, question))))
     bank.compile([hit for _, each in asked for hit in each.hits], progress=False)

@@ -14,7 +14,7 @@ from trimem.bench.bootstrap import mean_difference
 from trimem.bench.corpus import Question
 from trimem.bench.environment import environment
 from trimem.bench.plots import new_figure, system_color
-from trimem.bench.systems import ClosedBook, System
+from trimem.bench.systems import System
 from trimem.bench.trials import Outcome, Trial, ask, found, remember, search
 from trimem.bench.two_facts import two_facts
 from trimem.bench.variants import read_from
@@ -138,7 +138,7 @@ def _measure(compared: Sequence[System], trials: list[Trial], progress: bool | N
         rows.append(
             Row(
                 system=system.name,
-                recall_at_k=0.0 if isinstance(system, ClosedBook) else recall,
+                recall_at_k=recall if system.searches else 0.0,
                 answer_nll=statistics.mean(nll[system.name]),
                 f1=statistics.mean(outcome.f1 for outcome in many),
                 em=statistics.mean(outcome.em for outcome in many),

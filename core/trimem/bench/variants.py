@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from trimem.bench.systems import ClosedBook, ExplicitMemory, System, TextRag
+from trimem.bench.systems import ClosedBook, ExplicitMemory, LocalSystem, TextRag
 from trimem.errors import InvalidInputError
 from trimem.explicit.bank import ExplicitBank
 from trimem.explicit.config import ExplicitConfig
@@ -53,7 +53,7 @@ peer: key-values laid together where they were written.
 """
 
 
-def read_from(bank: ExplicitBank, names: Sequence[str]) -> tuple[System, ...]:
+def read_from(bank: ExplicitBank, names: Sequence[str]) -> tuple[LocalSystem, ...]:
     """Return the question alone, text RAG, and ways to read one and the same bank.
 
     Args:

@@ -62,12 +62,21 @@ def test_search_counts_where_it_was_needed(bank: ExplicitBank) -> None:
         assert outcome.first_token == 1000 + outcome.said.first_token
 
 
+def test_memory_and_text_count_what_lies_on_the_disk(bank: ExplicitBank) -> None:
+    remember(bank, [PUMP, BOAT, CAKE])
+    bank.compile(search(bank, WHEN, 2).hits)
+    closed, text, memory = (system.bytes_per_ref([]) for system in read_from(bank, ["explicit_dense"]))
+    stats = bank.stats()
+    assert (closed, text) == (0, stats.database_bytes / 3)
+    assert memory == pytest.approx(text + stats.tensor_bytes / 2)
+
+
 def test_the_first_line_is_scored(bank: ExplicitBank, monkeypatch: pytest.MonkeyPatch) -> None:
     def say(*_: object, max_new_tokens: int, **__: object) -> Spoken:
         assert max_new_tokens == MAX_NEW_TOKENS
         return Spoken("on Tuesday.\nThe pump runs.", 0.1, 10.0, 5, ())
 
-    monkeypatch.setattr("trimem.bench.trials.speak", say)
+    monkeypatch.setattr(TextRag, "speak", say)
     remember(bank, [PUMP, BOAT])
     outcome = ask(TextRag(bank), search(bank, WHEN, 1))
     assert outcome.f1 == pytest.approx(2 / 3)

@@ -29,7 +29,7 @@ from trimem import (
     Reading,
     UnsupportedModelError,
 )
-from trimem.bench.systems import ExplicitMemory, TextRag, answer_nll
+from trimem.bench.systems import ExplicitMemory, TextRag
 from trimem.errors import CalibrationNotFoundError
 from trimem.explicit.calibrate import calibrate
 from trimem.explicit.calibration import own_calibration, save
@@ -80,8 +80,8 @@ def test_one_reference_reads_as_its_text_does_in_a_real_model(
         bank.remember([PUMP, BOAT, CAKE], namespace="a")
         hits = bank.recall("How many eggs does the cake need?", 1, namespace="a")
         arguments = ("How many eggs does the cake need?", hits, "eleven")
-        from_text = answer_nll(bank, TextRag(bank), *arguments, lead="The answer is")
-        from_memory = answer_nll(bank, ExplicitMemory(bank), *arguments, lead="The answer is")
+        from_text = TextRag(bank).answer_nll(*arguments, lead="The answer is")
+        from_memory = ExplicitMemory(bank).answer_nll(*arguments, lead="The answer is")
     assert from_memory == pytest.approx(from_text, abs=0.01), "half precision on the disk is all that differs"
 
 
