@@ -37,6 +37,10 @@ def bench_explicit(
         list[str] | None, typer.Option("--system", help="What to compare with closed book and text RAG; repeatable.")
     ] = None,
     new_tokens: Annotated[int, typer.Option("--new-tokens", help="Longest answer; 1 measures no f1, em, speed.")] = 24,
+    length: Annotated[
+        list[int] | None,
+        typer.Option("--length", help="References to time the first token with, too; repeatable."),
+    ] = None,
     bank: Annotated[Path | None, typer.Option("--bank", help="Keep the bank here; else it is thrown away.")] = None,
     plot: PlotOption = None,
 ) -> None:
@@ -56,12 +60,15 @@ def bench_explicit(
         format=format,
         names=system or DEFAULT,
         new_tokens=new_tokens,
+        lengths=length or (),
         bank_folder=bank,
     )
     _write(result, json_path)
     if plot is not None:
         plot_explicit(result, plot)
     out.print(_rows(result["rows"]))
+    if result["lengths"]:
+        out.print(_rows(result["lengths"]))
     out.print(f"recall@{refs} {result['recall_at_k']:.3f} over {result['paragraphs']} paragraphs", highlight=False)
 
 

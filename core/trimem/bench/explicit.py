@@ -19,6 +19,7 @@ from trimem.bench.kv_retrieval import load_kv
 from trimem.bench.kvpress.environment import kvpress_python
 from trimem.bench.kvpress.process import KvpressProcess, running
 from trimem.bench.kvpress.system import PRESSES, Kvpress, share_of
+from trimem.bench.lengths import QUESTIONS, measure_lengths
 from trimem.bench.squad import load_squad
 from trimem.bench.systems import ClosedBook, ExplicitMemory, System, TextRag
 from trimem.bench.trials import MAX_NEW_TOKENS, NAMESPACE, Outcome, Trial, ask, found, search, warm_up
@@ -103,6 +104,7 @@ def run(
     format: str = "squad",
     names: Sequence[str] = DEFAULT,
     new_tokens: int = MAX_NEW_TOKENS,
+    lengths: Sequence[int] = (),
     bank_folder: Path | None = None,
     progress: bool | None = None,
 ) -> dict[str, Any]:
@@ -121,19 +123,24 @@ def run(
         names: Which of :data:`SYSTEMS` to compare; closed_book and text_rag always are.
         new_tokens: Longest answer. Where it is 1, nothing is spoken but the first token: ``f1``, ``em`` and
             ``decode_tok_s`` say nothing then.
+        lengths: Numbers of references at which the time to first token is taken besides, with
+            :data:`trimem.bench.lengths.QUESTIONS` of the questions.
         bank_folder: Where to keep the bank; None throws it away.
         progress: Whether to show bars; None shows them where there is a terminal.
 
     Returns:
-        What ``--json`` writes: the settings, ``recall_at_k`` and a row a system.
+        What ``--json`` writes: the settings, ``recall_at_k``, a row a system, and in ``lengths`` a row for
+        each of the lengths and systems.
 
     Raises:
         InvalidInputError: A number is below 1, or a name is unknown.
         MissingDependencyError: The environment for kvpress is wanted and cannot be made.
         PeerError: kvpress fails.
     """
-    if min(refs, n, new_tokens) < 1:
-        raise InvalidInputError(f"refs, n and new_tokens must be at least 1, got {refs}, {n} and {new_tokens}")
+    if min(refs, n, new_tokens, *lengths) < 1:
+        raise InvalidInputError(
+            f"refs, n, new_tokens and lengths must be at least 1, got {refs}, {n}, {new_tokens} and {list(lengths)}"
+        )
     if unknown := [name for name in names if name not in SYSTEMS]:
         raise InvalidInputError(f"systems are {', '.join(SYSTEMS)}; got {', '.join(unknown)}")
     corpora = load(data, format)
@@ -148,9 +155,13 @@ def run(
             bank.remember(corpora[i].passages, namespace=_of(i), ids=keys, compile=False, progress=progress)
         bank.recall("warm up", 1, namespace=NAMESPACE)
         trials = [search(bank, question, refs, _of(i)) for i, question in drawn]
-        hits = [hit for trial in trials for hit in trial.hits]
+        by_refs = {k: [search(bank, q, k, _of(i)) for i, q in drawn[:QUESTIONS]] for k in sorted(set(lengths))}
+        hits = [hit for several in (trials, *by_refs.values()) for trial in several for hit in trial.hits]
         banks = _banks(bank, folder, names, corpora, hits, stack, progress)
-        rows = _measure(_systems(bank, banks, names, hits, kvpress), trials, new_tokens, progress)
+        compared = _systems(bank, banks, names, hits, kvpress)
+        rows = _measure(compared, trials, new_tokens, progress)
+        with track("timing lengths", sum(map(len, by_refs.values())) * len(compared), progress) as advance:
+            timed = measure_lengths(compared, by_refs, advance)
     return {
         "benchmark": "explicit",
         "data": data.name,
@@ -161,6 +172,7 @@ def run(
         "paragraphs": sum(len(corpus.passages) for corpus in corpora),
         "recall_at_k": statistics.mean(found(trial) for trial in trials),
         "rows": [asdict(row) for row in rows],
+        "lengths": [asdict(row) for row in timed],
         "environment": {**environment(), **({} if kvpress is None else {"kvpress": kvpress.versions})},
     }
 

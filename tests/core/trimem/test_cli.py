@@ -202,7 +202,8 @@ def test_bench_writes_its_contract(tmp_path: Path, model: str) -> None:
     data.write_text(json.dumps(squad))
     arguments = ("--data", str(data), "--refs", "1", "--n", "3", "--model", model, "--seed", "0")
     chosen = ("--system", "explicit_dense", "--system", "explicit_int8", "--system", "text_rag_cached_prefix")
-    trimem("bench", "explicit", *arguments, *chosen, "--json", str(out), "--plot", str(plot))
+    lengths = ("--length", "2", "--length", "1")
+    trimem("bench", "explicit", *arguments, *chosen, *lengths, "--json", str(out), "--plot", str(plot))
     result = json.loads(out.read_text())
     assert [row["system"] for row in result["rows"]] == [
         "closed_book",
@@ -226,6 +227,11 @@ def test_bench_writes_its_contract(tmp_path: Path, model: str) -> None:
             "gap_closed_low",
             "gap_closed_high",
         }
+    timed = result["lengths"]
+    assert [(row["refs"], row["system"]) for row in timed[:2]] == [(1, "closed_book"), (1, "text_rag_best_last")]
+    assert len(timed) == 2 * len(result["rows"])
+    assert timed[0]["context_tokens"] < timed[-1]["context_tokens"]
+    assert all(list(row) == ["system", "refs", "context_tokens", "ttft_ms_p50"] for row in timed)
     closed, text, _, memory, small, cached = result["rows"]
     assert (result["recall_at_k"], result["refs"], result["n"]) == (1.0, 1, 3)
     assert (closed["gap_closed"], text["gap_closed"]) == (0.0, 1.0)
