@@ -54,7 +54,7 @@ class KvpressProcess:
     def _heard(self) -> Mapping[str, Any]:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
-        if line:
+        if line.endswith("\n"):
             heard: Mapping[str, Any] = json.loads(line)
             return heard
         status = self._process.wait()

@@ -43,6 +43,7 @@ def test_it_gets_the_model_and_as_many_threads(tmp_path: Path, tiny_llama: Langu
     [
         ("raise SystemExit('it has no such folder')", "it has no such folder"),
         (f"{READY}sys.stdin.readline()\nraise ValueError('an odd press')", "(?s)status 1.*ValueError: an odd press"),
+        (f"{READY}sys.stdin.readline()\nprint('{{', end='', flush=True)\nsys.exit('half a word')", "half a word"),
         (f"{READY}sys.stdin.close()\nprint('tired', file=sys.stderr)\nsys.exit(3)", "(?s)status 3.*tired"),
     ],
 )
