@@ -23,7 +23,7 @@ from trimem.errors import (
     UnreadableFileError,
     UnsupportedModelError,
 )
-from trimem.types import Answer, BankStats, CacheStats, ErasureReceipt, Hit, Slot, Timings
+from trimem.types import Answer, BankStats, CacheStats, Citation, ErasureReceipt, Hit, Slot, Timings
 
 if TYPE_CHECKING:
     from trimem.bank import Bank
@@ -54,6 +54,7 @@ __all__ = [
     "BankNotFoundError",
     "BankStats",
     "CacheStats",
+    "Citation",
     "ContextLengthError",
     "CorruptTensorError",
     "Encoder",

@@ -20,7 +20,7 @@ from rich.table import Table
 from trimem.bench.commands import bench
 from trimem.console import JsonOption, ModelOption, err, errors_said, out, print_json, quiet
 from trimem.errors import InvalidInputError
-from trimem.types import Hit, as_namespace
+from trimem.types import Answer, Citation, Hit, as_namespace
 
 if TYPE_CHECKING:
     from trimem.explicit.bank import ExplicitBank
@@ -99,6 +99,7 @@ def ask(
     read: Annotated[
         str, typer.Option("--read", help="dense: all as text would be read; mixed: more of what search is sure of.")
     ] = "dense",
+    explain: Annotated[bool, typer.Option("--explain", help="Mark what each sentence is from, and quote it.")] = False,
     model: ModelOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -113,7 +114,7 @@ def ask(
             read=read,
             stream=True,
         )
-        if not as_json:
+        if not as_json and not explain:
             for piece in stream:
                 out.print(piece, end="", markup=False, highlight=False)
             out.print()
@@ -123,6 +124,7 @@ def ask(
             {
                 "text": answer.text,
                 "hits": [_hit(hit) for hit in answer.hits],
+                "citations": [_citation(citation) for citation in answer.citations],
                 "timings": asdict(answer.timings),
                 "prompt_tokens": answer.prompt_tokens,
                 "memory_tokens": answer.memory_tokens,
@@ -132,7 +134,9 @@ def ask(
         return
     if not answer.hits:
         err.print(f"[yellow]nothing is remembered under {escape(namespace)}: the model answered by itself[/]")
-    for hit in sorted(answer.hits, key=lambda hit: -(hit.attention or 0.0)):
+    if explain:
+        _explain(answer)
+    for hit in () if explain else sorted(answer.hits, key=lambda hit: -(hit.attention or 0.0)):
         out.print(f"  {hit.attention or 0.0:4.0%}  {escape(hit.source)}:{hit.slot.line}", highlight=False, style="dim")
     out.print(
         f"  first token {1000 * answer.timings.first_token:,.0f} ms, {answer.prompt_tokens} tokens read, "
@@ -361,6 +365,30 @@ def _hit(hit: Hit) -> dict[str, Any]:
         "text": slot.text,
         "metadata": dict(slot.metadata),
     }
+
+
+def _citation(citation: Citation) -> dict[str, Any]:
+    return {
+        "id": citation.hit.id,
+        "source": citation.hit.source,
+        "share": citation.share,
+        "start": citation.start,
+        "stop": citation.stop,
+        "text": citation.text,
+    }
+
+
+def _explain(answer: Answer) -> None:
+    """Print an answer, each sentence with the number of the source it looked at most, and the sources."""
+    from trimem.explicit.attribution import marked
+
+    for sentence, source in marked(answer):
+        mark = "" if source is None else f" [dim]\\[{source + 1}][/]"
+        out.print(f"{escape(sentence)}{mark}", highlight=False)
+    for number, citation in enumerate(answer.citations, 1):
+        where = f"{escape(citation.hit.source)}:{citation.hit.slot.line}"
+        out.print(f"  [dim]\\[{number}][/] {citation.share:4.0%}  {where}", highlight=False)
+        out.print(f"      {escape(' '.join(citation.text.split()))}", highlight=False, style="dim")
 
 
 def _megabytes(count: int) -> str:

@@ -117,6 +117,30 @@ class Hit:
 
 
 @dataclass(frozen=True, slots=True)
+class Citation:
+    """A source of an answer, by where the model looked while it spoke.
+
+    Attributes:
+        hit: The source.
+        share: Share of the looks at all sources, in [0, 1].
+        start: Offset in the document of the sentence that was looked at most.
+        stop: Offset just past its last character.
+        by_token: The share at each generated token, in order.
+    """
+
+    hit: Hit
+    share: float
+    start: int
+    stop: int
+    by_token: tuple[float, ...] = field(repr=False)
+
+    @property
+    def text(self) -> str:
+        """The sentence that was looked at most."""
+        return self.hit.text[self.start - self.hit.slot.start : self.stop - self.hit.slot.start]
+
+
+@dataclass(frozen=True, slots=True)
 class Timings:
     """Where the time of an answer went, in seconds.
 
@@ -144,6 +168,8 @@ class Answer:
         prompt_tokens: Tokens that went through the model before the first new one.
         memory_tokens: Tokens that were read as memory instead.
         new_tokens: Tokens generated.
+        citations: The sources, the one most looked at first.
+        pieces: The text of each generated token; they join to the answer as it was spoken.
     """
 
     text: str
@@ -152,6 +178,8 @@ class Answer:
     prompt_tokens: int
     memory_tokens: int
     new_tokens: int
+    citations: tuple[Citation, ...] = ()
+    pieces: tuple[str, ...] = field(default=(), repr=False)
 
     @property
     def tokens_per_second(self) -> float:

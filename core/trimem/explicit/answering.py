@@ -10,9 +10,10 @@ from typing import Any
 
 from torch import Tensor
 
+from trimem.explicit.attribution import citations
 from trimem.explicit.compiler import Compiler
 from trimem.explicit.reading import Reading
-from trimem.lm.generate import generate
+from trimem.lm.generate import generate, pieces
 from trimem.types import Answer, Hit, Timings
 
 
@@ -77,6 +78,8 @@ class Answering:
             prompt_tokens=len(self._prompt),
             memory_tokens=reading.tokens,
             new_tokens=generation.new_tokens,
+            citations=citations(self._compiler.lm, reading.passages),
+            pieces=tuple(pieces(self._compiler.lm, generation.ids)),
         )
 
     def _after_token(self, reading: Reading, ids: Tensor) -> None:

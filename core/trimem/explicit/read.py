@@ -28,11 +28,13 @@ class Placement:
         owner: By layer_idx: (num_kv_heads, tokens), the index of the record that a memory token came
             from; -1 where a head has none.
         span: Positions taken, from the first token to the context.
+        starts: Position of each record's first token.
     """
 
     memory: Memory
     owner: dict[int, Tensor]
     span: int
+    starts: tuple[int, ...]
 
 
 def place(
@@ -104,7 +106,7 @@ def place(
                 None if logit_bias is None else logit_bias[i : i + 1, :, :filled].to(lm.device),
             )
             owners[layer.layer_idx] = owner[i, :, :filled]
-    return Placement(Memory(memory), owners, -min(starts))
+    return Placement(Memory(memory), owners, -min(starts), tuple(starts))
 
 
 def moved(lm: LanguageModel, memory: Memory, by: int) -> Memory:
