@@ -78,7 +78,7 @@ class Answering:
             prompt_tokens=len(self._prompt),
             memory_tokens=reading.tokens,
             new_tokens=generation.new_tokens,
-            citations=citations(self._compiler.lm, reading.passages),
+            citations=citations(self._compiler.lm, reading.passages, generation.new_tokens),
             pieces=tuple(pieces(self._compiler.lm, generation.ids)),
         )
 
@@ -86,7 +86,7 @@ class Answering:
         """Exchange what is read, or move it along, if it is time."""
         length = ids.shape[1]
         new = length - len(self._prompt)
-        if self._exchange is None or new % self._exchange:
+        if self._exchange is None or new % self._exchange or new == self._max_new_tokens:
             reading.follow(length)
             return
         said = str(self._compiler.lm.tokenizer.decode(ids[0, -self._exchange :], skip_special_tokens=True))

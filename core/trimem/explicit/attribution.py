@@ -38,7 +38,7 @@ def sentences(text: str) -> list[tuple[int, int]]:
     return spans or [(0, len(text))]
 
 
-def citations(lm: LanguageModel, passages: Sequence[Passage]) -> tuple[Citation, ...]:
+def citations(lm: LanguageModel, passages: Sequence[Passage], new_tokens: int) -> tuple[Citation, ...]:
     """Return all sources that were read, the one most looked at first.
 
     O(generated tokens * memory tokens) a head, the price of the attention itself.
@@ -46,6 +46,7 @@ def citations(lm: LanguageModel, passages: Sequence[Passage]) -> tuple[Citation,
     Args:
         lm: The model that spoke.
         passages: What it read, with the attention paid.
+        new_tokens: Tokens it said; beams look longer than the one that is said.
     """
     weights = head_weights(lm)
     hits: dict[SlotId, Hit] = {}
@@ -66,8 +67,8 @@ def citations(lm: LanguageModel, passages: Sequence[Passage]) -> tuple[Citation,
     made = []
     for slot, hit in hits.items():
         start, stop = _sentence(lm, hit, looked[slot])
-        padded = (*by_token[slot], *[0.0] * (spoken - len(by_token[slot])))
-        made.append(Citation(hit, mass[slot] / total, hit.slot.start + start, hit.slot.start + stop, padded))
+        shares_said = (*by_token[slot], *[0.0] * new_tokens)[:new_tokens]
+        made.append(Citation(hit, mass[slot] / total, hit.slot.start + start, hit.slot.start + stop, shares_said))
     return tuple(sorted(made, key=lambda citation: -citation.share))
 
 

@@ -51,6 +51,13 @@ def test_citations_go_on_over_an_exchange(bank: ExplicitBank) -> None:
     assert sum(citation.share for citation in answer.citations) == pytest.approx(1, abs=1e-4)
 
 
+def test_beams_cite_too(bank: ExplicitBank) -> None:
+    bank.remember([PUMP, BOAT], namespace="a")
+    answer = bank.ask("pump?", namespace="a", k=2, max_new_tokens=5, num_beams=3)
+    assert all(len(citation.by_token) == answer.new_tokens for citation in answer.citations)
+    assert sum(citation.share for citation in answer.citations) == pytest.approx(1, abs=1e-4)
+
+
 def test_nothing_read_is_nothing_cited(bank: ExplicitBank) -> None:
     bank.remember(PUMP, namespace="a")
     answer = bank.ask("pump?", namespace="b", max_new_tokens=3)
