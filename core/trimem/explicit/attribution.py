@@ -101,11 +101,11 @@ def _looks(lm: LanguageModel, passage: Passage, weights: Tensor) -> tuple[Tensor
     longest = max((hit.slot.tokens for hit in passage.hits), default=0)
     passes = max((len(looks) for looks in passage.shares.looks.values()), default=0)
     shares, tokens = torch.zeros(passes, hits), torch.zeros(hits, longest)
-    received = passage.shares.by_pass()
+    received = passage.by_pass()
     for i, layer in enumerate(lm.layers):
         if layer.layer_idx not in received:
             continue
-        mass = received[layer.layer_idx][:, 0].cpu() * weights[i][:, None]  # (passes, num_kv_heads, tokens)
+        mass = received[layer.layer_idx] * weights[i][:, None]  # (passes, num_kv_heads, tokens)
         position = passage.placement.memory.layers[layer.layer_idx].position
         assert position is not None  # place() tells it
         for hit in range(hits):

@@ -16,6 +16,7 @@ from uuid import uuid4
 from trimem.bank import Bank
 from trimem.errors import BankNotFoundError, ContextLengthError, InvalidInputError
 from trimem.explicit.answering import Answering
+from trimem.explicit.batch import Batch
 from trimem.explicit.cache import RecordCache
 from trimem.explicit.compiler import Compiler
 from trimem.explicit.config import ExplicitConfig
@@ -433,6 +434,48 @@ class ExplicitBank(Bank):
             options,
         )
         return AnswerStream(answering.speak) if stream else answering.speak()
+
+    def ask_many(
+        self,
+        questions: Sequence[str],
+        *,
+        namespaces: Sequence[str | Sequence[str]],
+        k: int = 5,
+        where: Mapping[str, Any] | None = None,
+        max_new_tokens: int = 128,
+        read: ReadConfig | str = "dense",
+        **options: Any,
+    ) -> list[Answer]:
+        """Answer several questions in the same forward passes, each from its own namespace.
+
+        No question sees another's memory. Each answer is what :meth:`ask` gives, up to the rounding of
+        larger batches.
+
+        Args:
+            questions: The questions.
+            namespaces: Whose memory each reads, one a question.
+            k: How many slots at most, each.
+            where: Filter on metadata, as in :meth:`recall`.
+            max_new_tokens: Most tokens of each answer.
+            read: How the slots are read, as in :meth:`attach`.
+            options: Passed to transformers' ``generate``; greedy by default.
+
+        Raises:
+            ContextLengthError: Memory, question and answer of one do not fit the model's context.
+            InvalidInputError: There is no question, one is empty, or there is not one namespace for each.
+        """
+        if not questions or len(questions) != len(namespaces):
+            raise InvalidInputError(
+                f"ask_many takes one namespace for each of at least one question, got {len(questions)} questions and "
+                f"{len(namespaces)} namespaces"
+            )
+        how = as_read_config(read)
+        asked = [
+            (question, partial(self.recall, k=k, namespace=namespace, where=where))
+            for question, namespace in zip(questions, namespaces, strict=True)
+        ]
+        batch = Batch(self.compiler, asked, partial(self._place, self.compiler, how), how)
+        return batch.speak(max_new_tokens, options)
 
     async def aask(self, question: str, **kwargs: Any) -> Answer:
         """:meth:`ask`, off the event loop."""

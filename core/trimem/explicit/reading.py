@@ -18,26 +18,38 @@ from trimem.types import Answer, Hit, SlotId
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """What was read from one exchange of memories to the next.
+    """What was read from one exchange, or move, of memories to the next.
 
     Attributes:
         hits: Best match first; the model reads them the other way round, the best nearest to the
             context.
         placement: Where they stand; the prefix is record 0 and the last of n hits record 1.
         shares: The attention they received.
+        row: Which row of the batch read them.
+        rows: Of the batch.
     """
 
     hits: tuple[Hit, ...]
     placement: Placement
     shares: AttentionShares
+    row: int = 0
+    rows: int = 1
+
+    def by_pass(self) -> dict[int, Tensor]:
+        """Return the attention on each token in each forward pass, by layer_idx (passes, num_kv_heads, tokens)."""
+        return {
+            layer_idx: mass[:, self.row, :, : self.placement.owner[layer_idx].shape[1]].cpu()
+            for layer_idx, mass in self.shares.by_pass(self.rows).items()
+            if layer_idx in self.placement.owner
+        }
 
     def received(self) -> Tensor:
         """Return the attention mass on each hit in each forward pass (passes, hits)."""
         owners = len(self.hits) + 2  # the prefix, the hits, and -1 where a head has no token
         total = torch.zeros(0)
-        for layer_idx, mass in self.shares.by_pass().items():
+        for layer_idx, mass in self.by_pass().items():
             owner = self.placement.owner[layer_idx].flatten() % owners
-            of_each = torch.zeros(len(mass), owners).index_add_(1, owner, mass.sum(1).flatten(1).cpu())
+            of_each = torch.zeros(len(mass), owners).index_add_(1, owner, mass.flatten(1))
             total = of_each if total.ndim == 1 else total + of_each
         return total[:, 1:-1].flip(1) if total.ndim == 2 else torch.zeros(0, len(self.hits))
 
@@ -91,7 +103,7 @@ class Reading:
         Call it between two forward passes; ``ask`` does. O(memory tokens) when it moves.
         """
         if self._reanchor is not None and length % self._reanchor == 0:
-            self._stand(length)
+            self._stand(self.hits, self.placement, length)
 
     def exchange(self, hits: Sequence[Hit], length: int) -> None:
         """Read other hits from now on, right before what follows a context of ``length`` tokens (Memory³, section 3.1).
@@ -102,30 +114,35 @@ class Reading:
             InvalidInputError: A hit is not in the bank (any more).
             ContextLengthError: The hits fill the model's context.
         """
-        self.passages.append(Passage(tuple(hits), self._place(hits), AttentionShares()))
-        self._stand(length)
+        self._stand(tuple(hits), self._place(hits), length)
 
     def attended(self) -> tuple[Hit, ...]:
-        """Return all hits that were read, with the share of attention each received so far.
+        """Return all hits that were read, with the share of attention each received so far; see :func:`attended`."""
+        return attended(self.passages)
 
-        Shares are of the attention mass on hits, summed over layers, heads and generated tokens;
-        the prefix and the context itself do not count.
-        """
-        if not any(passage.shares.looks for passage in self.passages):
-            return self.hits
-        hits: dict[SlotId, Hit] = {}
-        received: dict[SlotId, float] = defaultdict(float)
-        for passage in self.passages:
-            for hit, mass in zip(passage.hits, passage.received().sum(0).tolist(), strict=True):
-                hits.setdefault(hit.id, hit)
-                received[hit.id] += mass
-        total = max(sum(received.values()), torch.finfo(torch.float32).tiny)
-        return tuple(replace(hit, attention=received[slot] / total) for slot, hit in hits.items())
-
-    def _stand(self, length: int) -> None:
+    def _stand(self, hits: tuple[Hit, ...], placement: Placement, length: int) -> None:
         assert self.attachment is not None  # the bank attaches what it places
-        self.attachment.memory = moved(self._lm, self.placement.memory, length)
+        self.passages.append(Passage(hits, placement, AttentionShares()))
+        self.attachment.memory = moved(self._lm, placement.memory, length)
         self.attachment.shares = self.shares
+
+
+def attended(passages: Sequence[Passage]) -> tuple[Hit, ...]:
+    """Return all hits that were read, with the share of attention each received.
+
+    Shares are of the attention mass on hits, summed over layers, heads and generated tokens; the prefix
+    and the context itself do not count.
+    """
+    hits: dict[SlotId, Hit] = {}
+    received: dict[SlotId, float] = defaultdict(float)
+    for passage in passages:
+        for hit, mass in zip(passage.hits, passage.received().sum(0).tolist(), strict=True):
+            hits.setdefault(hit.id, hit)
+            received[hit.id] += mass
+    if not any(passage.shares.looks for passage in passages):
+        return tuple(hits.values())
+    total = max(sum(received.values()), torch.finfo(torch.float32).tiny)
+    return tuple(replace(hit, attention=received[slot] / total) for slot, hit in hits.items())
 
 
 class AnswerStream(Iterator[str]):

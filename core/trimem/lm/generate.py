@@ -74,26 +74,11 @@ def generate(
     Raises:
         ContextLengthError: Memory, prompt and answer do not fit the model's context.
     """
-    if max_new_tokens < 1:
-        raise InvalidInputError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
-    if not prompt:
-        raise InvalidInputError("a prompt must have at least one token, got none")
-    needed = memory_tokens + len(prompt) + max_new_tokens
-    if needed > lm.context_length:
-        raise ContextLengthError(
-            f"{memory_tokens} tokens of memory, {len(prompt)} of prompt and {max_new_tokens} to come are {needed}, "
-            f"more than the {lm.context_length} that {lm.name} was made for: shorten the question, or lower k or "
-            "max_new_tokens"
-        )
+    _check(lm, prompt, max_new_tokens, memory_tokens)
     strings = options.get("stop_strings") or ()
     text = _Text([strings] if isinstance(strings, str) else strings, on_text)
     after = _AfterToken(len(prompt), clock, stop, on_token)
     beams = options.get("num_beams", 1) > 1
-    if strings:
-        options = {"tokenizer": lm.tokenizer, **options}
-    if not options.get("do_sample"):
-        # Sampling settings a model ships with would only draw warnings here.
-        options = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None, **options}
     input_ids = torch.tensor([list(prompt)], device=lm.device)
     with torch.no_grad():
         ids = lm.model.generate(
@@ -103,13 +88,66 @@ def generate(
             streamer=None if beams else _Streamer(lm, text),
             stopping_criteria=StoppingCriteriaList([after]),
             pad_token_id=_pad_token_id(lm),
-            **options,
+            **_settled(lm, options),
         )
     new = ids[0, len(prompt) :].tolist()
     if beams:
         text(str(lm.tokenizer.decode(new, skip_special_tokens=True)))
     text.end()
     return Generation(text.whole, new, after.first_token, after.finished)
+
+
+def generate_rows(
+    lm: LanguageModel,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    memory_tokens: Sequence[int],
+    on_token: Callable[[Tensor], None] | None = None,
+    clock: Clock = time.perf_counter,
+    **options: Any,
+) -> list[Generation]:
+    """Continue several prompts at once, as :func:`generate` continues each.
+
+    Args:
+        lm: The model.
+        prompts: Token ids of each.
+        max_new_tokens: Most tokens to generate for each.
+        memory_tokens: Tokens of attached memory before each.
+        on_token: Called after each token with the ids of prompts, padded on the left, and answers so far
+            (rows, tokens).
+        clock: Tells the time in seconds; all rows have their first token at the same time.
+        options: Passed to transformers' ``generate``.
+
+    Raises:
+        ContextLengthError: Memory, prompt and answer of a row do not fit the model's context.
+    """
+    for prompt, memory in zip(prompts, memory_tokens, strict=True):
+        _check(lm, prompt, max_new_tokens, memory)
+    width = max(map(len, prompts))
+    pad = _pad_token_id(lm) or 0
+    input_ids = torch.tensor([[pad] * (width - len(ids)) + list(ids) for ids in prompts], device=lm.device)
+    mask = torch.tensor([[0] * (width - len(ids)) + [1] * len(ids) for ids in prompts], device=lm.device)
+    after = _AfterToken(width, clock, None, on_token)
+    with torch.no_grad():
+        said = lm.model.generate(
+            input_ids,
+            attention_mask=mask,
+            max_new_tokens=max_new_tokens,
+            stopping_criteria=StoppingCriteriaList([after]),
+            pad_token_id=pad,
+            **_settled(lm, options),
+        )
+    strings = options.get("stop_strings") or ()
+    generations = []
+    for row in said[:, width:].tolist():
+        ends = [i for i, token in enumerate(row) if token in _ends(lm)]
+        ids = row[: ends[0] + 1] if ends else row
+        text = _Text([strings] if isinstance(strings, str) else strings, None)
+        text(str(lm.tokenizer.decode(ids, skip_special_tokens=True)))
+        text.end()
+        generations.append(Generation(text.whole, ids, after.first_token, after.finished))
+    return generations
 
 
 def pieces(lm: LanguageModel, ids: Sequence[int]) -> list[str]:
@@ -221,3 +259,35 @@ def _pad_token_id(lm: LanguageModel) -> int | None:
         return int(lm.tokenizer.pad_token_id)
     eos = lm.tokenizer.eos_token_id
     return None if eos is None else int(eos)
+
+
+def _ends(lm: LanguageModel) -> set[int]:
+    """Return the tokens that end a text."""
+    assert lm.model.generation_config is not None  # every model that generates has one
+    ends = lm.model.generation_config.eos_token_id
+    return set() if ends is None else {ends} if isinstance(ends, int) else set(ends)
+
+
+def _settled(lm: LanguageModel, options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options for transformers, with what they need and a model's own may spoil."""
+    if options.get("stop_strings"):
+        options = {"tokenizer": lm.tokenizer, **options}
+    if not options.get("do_sample"):
+        # Sampling settings a model ships with would only draw warnings here.
+        options = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None, **options}
+    return options
+
+
+def _check(lm: LanguageModel, prompt: Sequence[int], max_new_tokens: int, memory_tokens: int) -> None:
+    """Raise if a prompt cannot be continued that far."""
+    if max_new_tokens < 1:
+        raise InvalidInputError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
+    if not prompt:
+        raise InvalidInputError("a prompt must have at least one token, got none")
+    needed = memory_tokens + len(prompt) + max_new_tokens
+    if needed > lm.context_length:
+        raise ContextLengthError(
+            f"{memory_tokens} tokens of memory, {len(prompt)} of prompt and {max_new_tokens} to come are {needed}, "
+            f"more than the {lm.context_length} that {lm.name} was made for: shorten the question, or lower k or "
+            "max_new_tokens"
+        )
