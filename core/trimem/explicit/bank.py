@@ -29,7 +29,7 @@ from trimem.explicit.reading import AnswerStream, Reading
 from trimem.explicit.records import Records
 from trimem.explicit.writer import Writer
 from trimem.lm.attach import attach
-from trimem.lm.load import DEFAULT_NAME, load_model
+from trimem.lm.load import load_model
 from trimem.lm.model import LanguageModel
 from trimem.progress import track
 from trimem.store.metadata import MetadataStore, utc_now
@@ -148,10 +148,8 @@ class ExplicitBank(Bank):
             name = self._given_model
             if isinstance(name, LanguageModel):
                 lm = name
-            elif name is None and row is not None and row.model_name != DEFAULT_NAME:
-                lm = load_model(row.model_name)
             else:
-                lm = load_model(name)
+                lm = load_model(row.model_name if name is None and row is not None else name)
             if row is not None:
                 check_model(self.folder, row, lm)
             return lm

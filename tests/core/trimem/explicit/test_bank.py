@@ -74,9 +74,9 @@ def test_one_reference_reads_as_its_text_does(name: str, tmp_path: Path, encoder
 
 
 def test_one_reference_reads_as_its_text_does_in_a_real_model(
-    tmp_path: Path, smollm: LanguageModel, encoder: Encoder
+    tmp_path: Path, pretrained: LanguageModel, encoder: Encoder
 ) -> None:
-    with ExplicitBank.open(tmp_path / "bank", model=smollm, encoder=encoder) as bank:
+    with ExplicitBank.open(tmp_path / "bank", model=pretrained, encoder=encoder) as bank:
         bank.remember([PUMP, BOAT, CAKE], namespace="a")
         hits = bank.recall("How many eggs does the cake need?", 1, namespace="a")
         arguments = ("How many eggs does the cake need?", hits, "eleven")
@@ -85,8 +85,8 @@ def test_one_reference_reads_as_its_text_does_in_a_real_model(
     assert from_memory == pytest.approx(from_text, abs=0.01), "half precision on the disk is all that differs"
 
 
-def test_a_real_model_answers_from_memory(tmp_path: Path, smollm: LanguageModel, encoder: Encoder) -> None:
-    with ExplicitBank.open(tmp_path / "bank", model=smollm, encoder=encoder) as bank:
+def test_a_real_model_answers_from_memory(tmp_path: Path, pretrained: LanguageModel, encoder: Encoder) -> None:
+    with ExplicitBank.open(tmp_path / "bank", model=pretrained, encoder=encoder) as bank:
         bank.remember([PUMP, BOAT, CAKE], namespace="a")
         answer = bank.ask("On which day does the grey boat leave?", namespace="a", k=2, max_new_tokens=24)
         alone = bank.ask("On which day does the grey boat leave?", namespace="empty", max_new_tokens=24)
