@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from trimem.errors import (
     BankNotFoundError,
+    CalibrationNotFoundError,
     ContextLengthError,
     CorruptTensorError,
     FingerprintMismatch,
@@ -17,6 +18,7 @@ from trimem.errors import (
     InvalidNamespaceError,
     MissingDependencyError,
     ModelError,
+    PeerError,
     SchemaVersionError,
     StoreError,
     TrimemError,
@@ -54,6 +56,7 @@ __all__ = [
     "BankNotFoundError",
     "BankStats",
     "CacheStats",
+    "CalibrationNotFoundError",
     "Citation",
     "ContextLengthError",
     "CorruptTensorError",
@@ -68,6 +71,7 @@ __all__ = [
     "LanguageModel",
     "MissingDependencyError",
     "ModelError",
+    "PeerError",
     "ReadConfig",
     "Reading",
     "SchemaVersionError",
