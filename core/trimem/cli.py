@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -301,6 +301,7 @@ def calibrate(
     model: ModelOption = None,
     samples: Annotated[int, typer.Option("--samples", help="Made-up facts to measure on.")] = 12,
     seed: Annotated[int, typer.Option("--seed", help="Of the facts.")] = 0,
+    head_bias: Annotated[bool, typer.Option("--head-bias", help="Also fit how much each head heeds memory.")] = False,
     path: Annotated[
         Path | None, typer.Option("--out", help="Where to write it; by default where trimem looks for it.")
     ] = None,
@@ -312,11 +313,14 @@ def calibrate(
     """
     from trimem.explicit.calibrate import calibrate as measure
     from trimem.explicit.calibration import own_calibration, save
+    from trimem.explicit.head_bias import fit_head_bias
     from trimem.lm.load import load_model
 
     quiet()
     lm = load_model(model)
     made = measure(lm, samples=samples, seed=seed)
+    if head_bias:
+        made = replace(made, head_bias=fit_head_bias(lm, samples=samples, seed=seed).tolist())
     where = own_calibration(lm) if path is None else path
     save(made, where)
     if as_json:

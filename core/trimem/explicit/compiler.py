@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from trimem.explicit.budget import fitted, kept_heads, most_tokens
+from trimem.explicit.calibration import head_bias_of
 from trimem.explicit.config import ExplicitConfig
 from trimem.explicit.density import by_rank
 from trimem.explicit.prompt import SEPARATOR, prompt_format
@@ -122,6 +123,9 @@ class Compiler:
         Args:
             records: Best first, each with as many tokens as are to be read.
             read: How; what it says of heads and repair is done by :meth:`prepare`.
+
+        Raises:
+            CalibrationNotFoundError: The heads' bias is wanted, and the model's was not fitted.
         """
         bias = by_rank(read.bias, len(records))[::-1]
         return place(
@@ -131,6 +135,7 @@ class Compiler:
             bias=bias if any(bias) else None,
             temperature=read.temperature,
             mass=read.mass,
+            head_bias=head_bias_of(self.lm) if read.head_bias else None,
         )
 
     def prepare(self, records: Sequence[Record], texts: Sequence[str], read: ReadConfig) -> list[Record]:

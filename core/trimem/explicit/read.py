@@ -45,6 +45,7 @@ def place(
     bias: Sequence[float] | None = None,
     temperature: float = 1.0,
     mass: float | None = None,
+    head_bias: Tensor | None = None,
 ) -> Placement:
     """Bring records to the positions right before the context.
 
@@ -65,8 +66,9 @@ def place(
         temperature: What the attention logits of the references are divided by. Where a model caps its
             logits, the cap is not.
         mass: How many tokens all references count for; None counts each as one.
+        head_bias: (layers, num_kv_heads), added to the attention logits of each head.
 
-    The last three leave the prefix as it is: it is the sink that all were written under.
+    The last four leave the prefix as it is: it is the sink that all were written under.
     """
     starts = _starts(records, layout)
     counts = torch.stack([record.counts for record in records]).flatten(1)  # (records, heads)
@@ -95,7 +97,7 @@ def place(
         alike[layer.positions].append(i)
     for scheme, layers in alike.items():
         key[layers] = scheme.apply(key[layers], position[layers])
-    logit_bias = _bias(owner, bias, mass)
+    logit_bias = _bias(owner, bias, mass, head_bias)
     memory, owners = {}, {}
     for i, layer in enumerate(lm.layers):
         if filled := int(held.view(shape[:2])[i].max()):
@@ -133,20 +135,23 @@ def _starts(records: Sequence[Record], layout: Layout) -> list[int]:
     return [-int(end) for end in ends]
 
 
-def _bias(owner: Tensor, bias: Sequence[float] | None, mass: float | None) -> Tensor | None:
+def _bias(owner: Tensor, bias: Sequence[float] | None, mass: float | None, head_bias: Tensor | None) -> Tensor | None:
     """Return what is added to the logits, -inf where a head has no token, or None if it is 0 throughout.
 
     Args:
         owner: (layers, num_kv_heads, tokens), the record of each token: the prefix is 0, none is -1.
         bias: Of each reference.
         mass: Tokens all references count for.
+        head_bias: Of each head.
     """
-    if not bias and mass is None and bool((owner >= 0).all()):
+    if not bias and mass is None and head_bias is None and bool((owner >= 0).all()):
         return None
     each = torch.tensor([0.0, *(bias or [0.0] * max(0, int(owner.max()))), float("-inf")])
     logit_bias = each[owner]  # -1 is the last
+    referred = owner > 0
+    if head_bias is not None:
+        logit_bias += referred * head_bias[..., None]
     if mass is not None:
-        referred = owner > 0
         read = referred.sum(-1, keepdim=True).clamp(min=1)
         logit_bias += torch.where(referred, (mass / read).log(), 0.0)
     return logit_bias

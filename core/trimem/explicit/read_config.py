@@ -35,6 +35,8 @@ class ReadConfig:
         bias: Added to the attention logits of the hits, in nats: one for all, or of the best, the second
             best and so on. What is above 0 makes the model heed its memory more than it would heed the
             text.
+        head_bias: Whether each head gets the bias besides that was fitted for the model
+            (``trimem calibrate --head-bias``).
         temperature: What the logits of the hits are divided by (APE, arXiv 2502.05431); below 1 attention
             to memory is sharper. APE's scale is a bias: its logarithm.
         mass: How many tokens the hits count for, however many are read: each head's logits get
@@ -56,6 +58,7 @@ class ReadConfig:
     heads_kept: float = 5 / 6
     layout: Layout = "sequential"
     bias: float | Sequence[float] = 0.0
+    head_bias: bool = False
     temperature: float = 1.0
     mass: float | None = None
     repair: int = 0

@@ -283,7 +283,7 @@ def _attend(
             continue
         layer = _for_batch(layer, batch)
         mask = _memory_mask(layer, query, position_ids, sliding_window)
-        kernel = kernels.choose(query, layer.value, softcap)
+        kernel = kernels.choose(query, layer.value, softcap, mask)
         parts.append(kernel(query, layer.key, layer.value, scaling=scaling, mask=mask, softcap=softcap))
         looks.append((a, layer, mask))
     output, lse = kernels.merge(parts)
