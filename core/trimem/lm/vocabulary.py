@@ -1,9 +1,9 @@
 """A tokenizer made from the vocabulary that a GGUF file carries.
 
-transformers makes one too. For SentencePiece's vocabularies ("llama" in the file, though Gemma, Mistral and
-Phi-3 have them as well) it goes by the architecture, not by what the file says, and what it makes differs
-from release to release: before 5.18 Gemma's words fall into pieces that it never learned. So these are made
-here, from the file alone and by the rules of llama.cpp, whose format it is:
+transformers makes one too. For SentencePiece's vocabularies ("llama" in the file, though Gemma and Phi-3
+have them as well) it goes by the architecture, not by what the file says, and its releases differ: up to
+5.14 at least, Gemma's words fall into pieces that it never learned. So these are made here, from the file
+alone and by the rules of llama.cpp, whose format it is:
 
 * of the tokens that two neighbours would make together, the one with the best score is made first;
 * tokens that are the user's or control the model are found before anything else, and stay whole;

