@@ -250,7 +250,8 @@ def demo(
 def advise(
     uses: Annotated[float, typer.Option("--uses", help="How often the text is used in the model's lifetime.")],
     model: Annotated[
-        str | None, typer.Option("--model", help="Hugging Face id, folder or GGUF file; by default the small one.")
+        str | None,
+        typer.Option("--model", help="Hugging Face id, folder, GGUF file or gemma-3-270m; by default the small one."),
     ] = None,
     as_json: JsonOption = False,
     plot: Annotated[Path | None, typer.Option("--plot", help="Where to draw the costs, as PNG or SVG.")] = None,

@@ -22,7 +22,7 @@ err = Console(stderr=True, soft_wrap=True)
 
 ModelOption = Annotated[
     str | None,
-    typer.Option("--model", help="Hugging Face id, folder or GGUF file; by default the bank's model."),
+    typer.Option("--model", help="Hugging Face id, folder, GGUF file or gemma-3-270m; by default the bank's model."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
