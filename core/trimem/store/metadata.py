@@ -7,7 +7,6 @@ one public method.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -18,17 +17,19 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Select, column, delete, func, or_, select, table, text, update
+from sqlalchemy import Select, delete, func, or_, select, text, update
 from sqlalchemy.orm import Session, contains_eager, load_only
 
 from trimem.store.engine import open_engine, writing
-from trimem.store.schema import SEARCH_TABLE, BankRow, DocumentRow, SlotRow
-from trimem.store.scope import Where, format_path, in_scope, parse_path, under
+from trimem.store.reader import SearchReader, in_batches
+from trimem.store.schema import SEARCH_TABLE, BankRow, ChangeRow, DocumentRow, SlotRow
+from trimem.store.scope import Where, format_path, in_scope, parse_path, scope_words, under
 from trimem.types import BankStats, Metadata, Namespace, Slot, SlotId
 
-_IN_MANY = 500  # ids in one IN (...), well under SQLite's limit of variables
+CHANGES_KEPT = 100_000
+"""Changes that are noted; who was away for longer reads all slots again."""
+
 _MERGE_INDEX = f"INSERT INTO {SEARCH_TABLE}({SEARCH_TABLE}) VALUES ('optimize')"  # noqa: S608 - a constant
-_WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,12 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class NewSlot:
-    """A stretch of a document on its way into the store; the attributes are those of a slot's row."""
+    """A stretch of a document on its way into the store; the attributes are those of a slot's row.
+
+    Attributes:
+        vector: (dim,), of length 1.
+        sentences: (sentences, dim), of length 1, or None where there is but one.
+    """
 
     slot_id: SlotId
     text: str = field(repr=False)
@@ -63,6 +69,7 @@ class NewSlot:
     tokens: int
     vector: NDArray[np.float32] = field(repr=False)
     tensor_bytes: int | None
+    sentences: NDArray[np.float32] | None = field(default=None, repr=False)
 
 
 def hash_text(text: str) -> str:
@@ -82,6 +89,9 @@ class MetadataStore:
         path: The SQLite file; created if it does not exist.
         clock: Tells the moment, with its time zone.
 
+    Attributes:
+        reader: What search reads.
+
     Raises:
         SchemaVersionError: It was written by a newer trimem.
     """
@@ -91,6 +101,7 @@ class MetadataStore:
         self._clock = clock
         self._engine = open_engine(path)
         self._writing = writing(self._engine)
+        self.reader = SearchReader(self._engine)
 
     def close(self) -> None:
         self._engine.dispose()
@@ -158,7 +169,7 @@ class MetadataStore:
         """Return content hash and slot ids of those documents, of exactly this namespace, that exist."""
         found: dict[str, tuple[str, list[SlotId]]] = {}
         with Session(self._engine) as session:
-            for some in _batches(keys):
+            for some in in_batches(keys):
                 rows = session.execute(
                     select(DocumentRow.key, DocumentRow.content_hash, SlotRow.slot_id)
                     .outerjoin(DocumentRow.slots)
@@ -204,6 +215,8 @@ class MetadataStore:
                         np.ascontiguousarray(slot.vector, np.float32).tobytes(),
                         now,
                         slot.tensor_bytes,
+                        scope_words(namespace),
+                        None if slot.sentences is None else slot.sentences.astype(np.float16).tobytes(),
                     )
                     for slot in slots
                 ]
@@ -249,10 +262,10 @@ class MetadataStore:
             if ids is not None:
                 targets = [
                     targets[0].where(or_(SlotRow.slot_id.in_(some), DocumentRow.key.in_(some)))
-                    for some in _batches(ids)
+                    for some in in_batches(ids)
                 ]
             doomed = sorted({slot_id for target in targets for slot_id in session.scalars(target)})
-            for some in _batches(doomed):
+            for some in in_batches(doomed):
                 session.execute(delete(SlotRow).where(SlotRow.slot_id.in_(some)))
             empty = (
                 delete(DocumentRow)
@@ -274,7 +287,7 @@ class MetadataStore:
         """Return slots in the order of ``ids``; those that do not exist are left out."""
         found: dict[SlotId, Slot] = {}
         with Session(self._engine) as session:
-            for some in _batches(ids):
+            for some in in_batches(ids):
                 rows = session.scalars(_slot_rows().where(SlotRow.slot_id.in_(some)))
                 found.update((row.slot_id, _slot(row)) for row in rows)
         return [found[slot_id] for slot_id in ids if slot_id in found]
@@ -285,45 +298,11 @@ class MetadataStore:
         with Session(self._engine) as session:
             return list(session.scalars(statement.order_by(SlotRow.id)))
 
-    def lexical(self, query: str, namespace: Namespace, where: Where | None, limit: int) -> dict[SlotId, float]:
-        """Return the slots in scope that share words with ``query``, best first, with their BM25 score.
-
-        Words match in any form that the Porter stemmer takes for the same. How rare a word is, is
-        counted over the whole bank.
-        """
-        words = _WORD.findall(query)
-        if not words:
-            return {}
-        match = " OR ".join(f'"{word}"' for word in dict.fromkeys(words))
-        index = table(SEARCH_TABLE, column("rowid"), column(SEARCH_TABLE), column("rank"))
-        statement = (
-            select(SlotRow.slot_id, index.c.rank)
-            .join(index, index.c.rowid == SlotRow.id)
-            .where(index.c[SEARCH_TABLE].op("MATCH")(match), *in_scope(namespace, where))
-            .order_by(index.c.rank)
-            .limit(limit)
-        )
-        if where:
-            statement = statement.join(SlotRow.document)
-        with Session(self._engine) as session:
-            return {slot_id: -float(score) for slot_id, score in session.execute(statement)}
-
-    def vectors(self) -> tuple[int, list[SlotId], NDArray[np.float32]]:
-        """Return revision, ids and vectors (slots, dim) of the whole bank. Costs O(slots * dim)."""
-        with Session(self._engine) as session:
-            revision = session.scalars(select(BankRow.revision)).one_or_none() or 0
-            rows = session.execute(select(SlotRow.slot_id, SlotRow.vector).order_by(SlotRow.id)).all()
-        matrix = np.frombuffer(b"".join(vector for _, vector in rows), np.float32)
-        return revision, [slot_id for slot_id, _ in rows], matrix.reshape(len(rows), -1 if rows else 0)
-
-
-def _batches(ids: Iterable[str]) -> list[list[str]]:
-    ids = list(ids)
-    return [ids[i : i + _IN_MANY] for i in range(0, len(ids), _IN_MANY)]
-
 
 def _touch(session: Session) -> None:
     session.execute(update(BankRow).values(revision=BankRow.revision + 1))
+    oldest = select(func.max(ChangeRow.id) - CHANGES_KEPT).scalar_subquery()
+    session.execute(delete(ChangeRow).where(ChangeRow.id <= oldest))
 
 
 def _slot_rows() -> Select[SlotRow]:

@@ -1,106 +1,110 @@
 """Finding slots by their words and by their vectors at once.
 
-The score of a slot is ``0.3 * bm25 / best bm25 + 0.7 * cosine``: words alone win on some corpora,
-vectors on others, and this weighted sum is near the better of the two on either kind, which fusing
-their ranks with equal weight is not.
+Words find some slots, vectors others; together they are the candidates. Each is then judged by what it
+says and by what stands around it (:mod:`trimem.store.fusion`). Namespace and filter hold before either
+search chooses its best, and once more when the candidates are read.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from threading import Lock
-
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from trimem.errors import FingerprintMismatch
-from trimem.store.metadata import MetadataStore
-from trimem.store.scope import Where
+from trimem.store.following import FollowedVectors
+from trimem.store.fusion import QueryWords, Sides, Weights, best_sentences, fuse
+from trimem.store.reader import Candidate, SearchReader
+from trimem.store.scope import Where, format_path
+from trimem.store.vectors import EXACT_SLOTS
+from trimem.store.words import WordSearch, rarity, words
 from trimem.types import Namespace, SlotId
 
-LEXICAL_WEIGHT = 0.3
-LEXICAL_LIMIT = 200
-SCOPES_KEPT = 256
-
-
-@dataclass(frozen=True, slots=True)
-class _Scope:
-    """The slots that one query may find.
-
-    Attributes:
-        ids: Their ids.
-        vectors: (slots, dim).
-    """
-
-    ids: list[SlotId]
-    vectors: NDArray[np.float32]
+CANDIDATES = 64
+"""How many slots words find, and how many vectors find, at least."""
 
 
 class HybridSearch:
-    """Exact search over a bank's slots.
-
-    Vectors stay in memory, gathered by namespace, until the next write by any process.
+    """Search over a bank's slots. Any thread may use it.
 
     Args:
-        store: The bank's rows.
+        reader: Of the bank's database.
+        weights: How much each side counts.
+        exact_slots: The most slots whose vectors are compared one by one.
     """
 
-    def __init__(self, store: MetadataStore) -> None:
-        self._store = store
-        self._loading = Lock()
-        self._revision = -1
-        self._rows: dict[SlotId, int] = {}
-        self._vectors = np.empty((0, 0), np.float32)
-        self._scopes: dict[Namespace, _Scope] = {}
+    def __init__(
+        self, reader: SearchReader, weights: Weights | None = None, exact_slots: int = EXACT_SLOTS
+    ) -> None:
+        self._reader = reader
+        self._weights = weights or Weights()
+        self._vectors = FollowedVectors(reader, exact_slots)
+        self._words = WordSearch()
+
+    def close(self) -> None:
+        """Wait for what is being read."""
+        self._vectors.close()
+
+    def follow(self) -> None:
+        """Read now what has been written, so that no search has to."""
+        self._vectors.follow()
 
     def __call__(
         self, query: str, vector: NDArray[np.float32], k: int, namespace: Namespace, where: Where | None
     ) -> list[tuple[SlotId, float]]:
-        """Return the ids and scores of the best ``k`` slots in scope, best first. O(slots * dim).
+        """Return the ids and scores of the best ``k`` slots in scope, best first.
 
         Args:
             query: The words.
             vector: (dim,), of length 1.
             k: How many at most.
             namespace: Where to look, and below.
-            where: Filter on metadata; it runs before the choice of the best.
+            where: Filter on metadata; it runs before the choice of the best, at a cost of
+                O(slots of the namespace).
 
         Raises:
             FingerprintMismatch: The vector is of another dimension than the bank's.
         """
-        scope = self._scope(namespace, where)
-        if not scope.ids:
+        held = self._vectors.current()
+        if held is None:
             return []
-        if scope.vectors.shape[1] != len(vector):
-            raise FingerprintMismatch(
-                f"the bank holds vectors of {scope.vectors.shape[1]} dimensions, the encoder makes {len(vector)}: open "
-                "the bank with the encoder it was made with"
+        allowed = self._reader.rows(namespace, where) if where else None
+        most = max(CANDIDATES, k)
+        path = format_path(namespace)
+        near = held.nearest(vector, most, path, allowed)
+        with self._reader.session() as session:
+            said = self._words.best(
+                session, query, namespace, where, most, slots=len(held), inside=held.count(path)
             )
-        # By torch: two thread pools, numpy's and torch's, would take the cores from each other and
-        # slow down the encoder that runs before and the model that runs after by a factor of two.
-        cosine = (torch.from_numpy(scope.vectors) @ torch.from_numpy(vector)).numpy()
-        scores = (1 - LEXICAL_WEIGHT) * np.maximum(cosine, 0.0)
-        words = self._store.lexical(query, namespace, where, LEXICAL_LIMIT)
-        best = max(words.values(), default=0.0)
-        if best > 0:
-            scores += LEXICAL_WEIGHT * np.array([words.get(slot_id, 0.0) / best for slot_id in scope.ids])
-        order = np.argsort(-scores, kind="stable")[:k]
-        return [(scope.ids[i], float(scores[i])) for i in order]
+            counts = self._words.counts(session, words(query), len(held))
+        rows = {*near.tolist(), *(row for row, _ in said)}
+        candidates = self._reader.candidates(rows, namespace, where)
+        if not candidates:
+            return []
+        asked = QueryWords({word: rarity(count, len(held)) for word, count in counts.items()})
+        scores = fuse(self._sides(asked, vector, candidates), self._weights)
+        best = np.argsort(-scores, kind="stable")[:k]
+        return [(candidates[i].slot_id, float(scores[i])) for i in best]
 
-    def _scope(self, namespace: Namespace, where: Where | None) -> _Scope:
-        """Return the slots in scope as of the newest write."""
-        with self._loading:
-            if self._store.revision() != self._revision:
-                self._revision, ids, self._vectors = self._store.vectors()
-                self._rows = {slot_id: row for row, slot_id in enumerate(ids)}
-                self._scopes.clear()
-            if not where and namespace in self._scopes:
-                return self._scopes[namespace]
-            found = [slot_id for slot_id in self._store.ids(namespace, where) if slot_id in self._rows]
-            scope = _Scope(found, self._vectors[[self._rows[slot_id] for slot_id in found]])
-            if not where:
-                if len(self._scopes) >= SCOPES_KEPT:
-                    self._scopes.clear()
-                self._scopes[namespace] = scope
-            return scope
+    def _sides(self, asked: QueryWords, vector: NDArray[np.float32], candidates: list[Candidate]) -> Sides:
+        found = [asked.find(candidate.text) for candidate in candidates]
+        meaning = np.stack([candidate.vector for candidate in candidates]) @ vector
+        return Sides(
+            words=asked.words(found, [len(candidate.text) for candidate in candidates]),
+            together=asked.together(found),
+            meaning=meaning,
+            sentence=best_sentences(vector, meaning, [candidate.sentences for candidate in candidates]),
+            around=self._around(vector, candidates, meaning),
+        )
+
+    def _around(
+        self, vector: NDArray[np.float32], candidates: list[Candidate], meaning: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """Return the cosine of the better of each candidate's neighbours, 0 where there is none."""
+        known = {candidate.row: float(cosine) for candidate, cosine in zip(candidates, meaning, strict=True)}
+        beside = {row for candidate in candidates for row in candidate.neighbours}
+        others = self._reader.vectors_of([row for row in beside if row not in known])
+        if others is not None:
+            known.update(zip(others.ids, (others.vectors @ vector).tolist(), strict=True))
+        return np.array(
+            [max((known.get(row, 0.0) for row in candidate.neighbours), default=0.0) for candidate in candidates],
+            np.float32,
+        )

@@ -1,0 +1,97 @@
+"""The vectors in memory, kept in step with the database, whoever writes to it.
+
+Triggers note every slot that comes or goes. Before each search, what was noted since the last is read:
+a few slots at once, many by a thread of its own, while searches go on with what is there.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Lock
+
+from trimem.store.reader import SearchReader
+from trimem.store.vectors import EXACT_SLOTS, SlotVectors
+
+AT_ONCE = 20_000
+"""The most changed slots that a search waits for: about a quarter of a second."""
+
+_STEP = 4096  # slots read in one go
+
+
+class FollowedVectors:
+    """The vectors of a bank's slots, as they are in the database.
+
+    A search sees all that was written before it began, unless another process wrote more than
+    :data:`AT_ONCE` slots since the last one: those come in while searches go on.
+
+    Args:
+        reader: Of the bank's database.
+        exact_slots: See :class:`trimem.store.vectors.SlotVectors`.
+        at_once: The most changed slots that a search waits for.
+    """
+
+    def __init__(self, reader: SearchReader, exact_slots: int = EXACT_SLOTS, at_once: int = AT_ONCE) -> None:
+        self._reader = reader
+        self._exact_slots = exact_slots
+        self._at_once = at_once
+        self._following = Lock()
+        self._starting = Lock()
+        self._seen: int | None = None
+        self._held: SlotVectors | None = None
+        self._reading = ThreadPoolExecutor(1, "trimem-vectors")
+        self._behind: Future[None] | None = None
+
+    def current(self) -> SlotVectors | None:
+        """Return the vectors in step with the database; None where it has no slots."""
+        newest = self._reader.newest_change()
+        if self._seen == newest:
+            return self._held
+        if self._seen is not None and newest - self._seen > self._at_once:
+            self._follow_behind()
+            return self._held
+        self.follow()
+        return self._held
+
+    def follow(self) -> None:
+        """Read all that changed since the last time. O(changed slots), all slots at the first time."""
+        with self._following:
+            newest = self._reader.newest_change()
+            changed = None if self._seen is None else self._reader.changes(self._seen)
+            if changed is None:
+                self._held = self._read_all()
+            else:
+                for start in range(0, len(changed), _STEP):
+                    self._take(changed[start : start + _STEP])
+            self._seen = newest
+
+    def close(self) -> None:
+        """Wait for what is being read."""
+        self._reading.shutdown()
+
+    def _follow_behind(self) -> None:
+        with self._starting:
+            if self._behind is not None and self._behind.done():
+                self._behind.result()  # raises what went wrong
+                self._behind = None
+            if self._behind is None:
+                self._behind = self._reading.submit(self.follow)
+
+    def _read_all(self) -> SlotVectors | None:
+        """Read all slots; what changes meanwhile is read again as a change."""
+        held, last = None, 0
+        while rows := self._reader.vectors_after(last, _STEP):
+            if held is None:
+                held = SlotVectors(rows.vectors.shape[1], self._exact_slots)
+            held.put(rows.ids, rows.paths, rows.vectors)
+            last = rows.ids[-1]
+        return held
+
+    def _take(self, ids: list[int]) -> None:
+        rows = self._reader.vectors_of(ids)
+        if self._held is not None:
+            there = set(rows.ids if rows else ())
+            self._held.remove([slot for slot in ids if slot not in there])
+        if rows is not None:
+            if self._held is None:
+                self._held = SlotVectors(rows.vectors.shape[1], self._exact_slots)
+            self._held.put(rows.ids, rows.paths, rows.vectors)

@@ -1,0 +1,140 @@
+"""What search reads of a bank's database: which slots changed, their vectors, and what is judged in the end."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import Engine, Select, func, select
+from sqlalchemy.orm import Session, aliased
+
+from trimem.store.schema import ChangeRow, SlotRow
+from trimem.store.scope import Where, in_scope
+from trimem.types import Namespace, SlotId
+
+T = TypeVar("T")
+
+_IN_MANY = 500  # ids in one IN (...), well under SQLite's limit of variables
+_VECTOR = (SlotRow.id, SlotRow.namespace, SlotRow.vector)
+_OTHER = aliased(SlotRow)
+_CANDIDATE = (
+    SlotRow.id,
+    SlotRow.slot_id,
+    SlotRow.text,
+    SlotRow.vector,
+    SlotRow.sentences,
+    select(func.max(_OTHER.id)).where(_OTHER.namespace == SlotRow.namespace, _OTHER.id < SlotRow.id).scalar_subquery(),
+    select(func.min(_OTHER.id)).where(_OTHER.namespace == SlotRow.namespace, _OTHER.id > SlotRow.id).scalar_subquery(),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class VectorRows:
+    """Vectors of slots, read from the database.
+
+    Attributes:
+        ids: Row ids, in their order.
+        paths: The namespace of each, as it is stored.
+        vectors: (slots, dim).
+    """
+
+    ids: list[int]
+    paths: list[str]
+    vectors: NDArray[np.float32] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A slot that may be among the best for a query.
+
+    Attributes:
+        row: Its row id.
+        slot_id: Its id.
+        text: What it says.
+        vector: (dim,).
+        sentences: (sentences, dim), or None where there is but one.
+        neighbours: Row ids of the slots that came before and after it in the very same namespace.
+    """
+
+    row: int
+    slot_id: SlotId
+    text: str = field(repr=False)
+    vector: NDArray[np.float32] = field(repr=False)
+    sentences: NDArray[np.float32] | None = field(repr=False)
+    neighbours: tuple[int, ...]
+
+
+class SearchReader:
+    """Reads in a bank's database; a transaction is one public method.
+
+    Args:
+        engine: Of the database.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def session(self) -> Session:
+        """Return a session to read in; use it in a ``with`` block."""
+        return Session(self._engine)
+
+    def newest_change(self) -> int:
+        """Return the number of the last slot that came or went, by whichever process; 0 if none did."""
+        with Session(self._engine) as session:
+            return session.scalars(select(func.max(ChangeRow.id))).one() or 0
+
+    def changes(self, since: int) -> list[int] | None:
+        """Return the row ids of slots that came or went after a change; None if that is no longer known."""
+        with Session(self._engine) as session:
+            if since < (session.scalars(select(func.min(ChangeRow.id))).one() or 1) - 1:
+                return None
+            return list(session.scalars(select(ChangeRow.slot).where(ChangeRow.id > since).distinct()))
+
+    def vectors_after(self, last: int, most: int) -> VectorRows | None:
+        """Return the vectors of the ``most`` slots that follow a row id; None where none does."""
+        return self._vectors(select(*_VECTOR).where(SlotRow.id > last).order_by(SlotRow.id).limit(most))
+
+    def vectors_of(self, rows: Sequence[int]) -> VectorRows | None:
+        """Return the vectors of those of at most some thousand slots that exist; None where none does."""
+        return self._vectors(select(*_VECTOR).where(SlotRow.id.in_(rows)).order_by(SlotRow.id))
+
+    def _vectors(self, statement: Select[int, str, bytes]) -> VectorRows | None:
+        with Session(self._engine) as session:
+            found = session.execute(statement).all()
+        if not found:
+            return None
+        ids, paths, vectors = zip(*found, strict=True)
+        matrix = np.frombuffer(b"".join(vectors), np.float32).reshape(len(found), -1)
+        return VectorRows(list(ids), list(paths), matrix)
+
+    def rows(self, namespace: Namespace, where: Where) -> NDArray[np.int64]:
+        """Return the row ids of all slots in scope. Costs O(slots of the namespace)."""
+        statement = select(SlotRow.id).join(SlotRow.document).where(*in_scope(namespace, where))
+        with Session(self._engine) as session:
+            return np.fromiter(session.scalars(statement), np.int64)
+
+    def candidates(self, rows: Collection[int], namespace: Namespace, where: Where | None) -> list[Candidate]:
+        """Return those of the slots that are, at this moment, in scope."""
+        found = []
+        with Session(self._engine) as session:
+            for some in in_batches(rows):
+                statement = select(*_CANDIDATE).where(SlotRow.id.in_(some), *in_scope(namespace, where))
+                for row, slot_id, text, vector, sentences, before, after in session.execute(
+                    statement.join(SlotRow.document) if where else statement
+                ):
+                    whole = np.frombuffer(vector, np.float32)
+                    parts = None
+                    if sentences is not None:
+                        parts = np.frombuffer(sentences, np.float16).astype(np.float32).reshape(-1, len(whole))
+                    beside = tuple(each for each in (before, after) if each is not None)
+                    found.append(Candidate(row, slot_id, text, whole, parts, beside))
+        return found
+
+
+def in_batches(ids: Iterable[T]) -> list[list[T]]:
+    """Split ids into lists that fit one statement."""
+    ids = list(ids)
+    return [ids[i : i + _IN_MANY] for i in range(0, len(ids), _IN_MANY)]
