@@ -27,11 +27,13 @@ from trimem.explicit.read import Placement
 from trimem.explicit.read_config import ReadConfig, as_read_config
 from trimem.explicit.reading import AnswerStream, Reading
 from trimem.explicit.records import Records
+from trimem.explicit.rereading import question_likelihood
 from trimem.explicit.writer import Writer
 from trimem.lm.attach import attach
 from trimem.lm.load import load_model
 from trimem.lm.model import LanguageModel
 from trimem.progress import track
+from trimem.store.fusion import reread
 from trimem.store.metadata import MetadataStore, utc_now
 from trimem.store.search import HybridSearch
 from trimem.store.tensors import TensorStore
@@ -73,7 +75,7 @@ class ExplicitBank(Bank):
         self._encoder = encoder
         self._store = MetadataStore(folder / DATABASE, clock)
         self._records = Records(TensorStore(folder / TENSORS), RecordCache(cache_bytes))
-        self._search = HybridSearch(self._store)
+        self._search = HybridSearch(self._store.reader)
         self._clock = clock
         self._lock = RLock()
 
@@ -132,6 +134,7 @@ class ExplicitBank(Bank):
         return f"ExplicitBank({str(self.folder)!r})"
 
     def close(self) -> None:
+        self._search.close()
         self._store.close()
 
     # What the bank is made with
@@ -233,6 +236,7 @@ class ExplicitBank(Bank):
                 check_model(self.folder, row, self.model)
                 writer = Writer(self._store, self._records, self._encoder, self.compiler)
                 slots.update(writer.write(path, new, compile=compile, progress=progress))
+                self._search.follow()
         return [slot for key in given for slot in slots[key]]
 
     def forget(
@@ -253,26 +257,56 @@ class ExplicitBank(Bank):
     # Reading
 
     def recall(
-        self, query: str, k: int = 4, *, namespace: str | Sequence[str], where: Mapping[str, Any] | None = None
+        self,
+        query: str,
+        k: int = 4,
+        *,
+        namespace: str | Sequence[str],
+        where: Mapping[str, Any] | None = None,
+        rerank: int = 0,
     ) -> list[Hit]:
         """Return the best ``k`` slots for ``query``, best first; see :meth:`trimem.Bank.recall`.
 
-        By words and by meaning at once (:mod:`trimem.store.search`). The language model is not needed.
+        By words and by meaning at once (:mod:`trimem.store.search`). The language model is not needed,
+        unless it is to rerank.
+
+        Args:
+            query: What to look for.
+            k: How many at most.
+            namespace: Where to look, and below.
+            where: Metadata a slot must have.
+            rerank: How many of the best are read before they are ranked: the model has each in memory
+                and tells how likely the query is then (:mod:`trimem.explicit.rereading`). Those that
+                are not compiled are compiled first.
 
         Raises:
-            InvalidInputError: The query is empty or k is less than 1.
-            FingerprintMismatch: The bank was made with another encoder.
+            InvalidInputError: The query is empty, k is less than 1 or rerank less than 0.
+            FingerprintMismatch: The bank was made with another encoder, or is to be read by another model.
         """
         path = as_namespace(namespace)
         check_k(k)
+        if not isinstance(rerank, int) or rerank < 0:
+            raise InvalidInputError(f"rerank must be a whole number of at least 0, got {rerank!r}")
         if not isinstance(query, str) or not query.strip():
             raise InvalidInputError(f"a query must be a string that is not empty, got {query!r}")
         row = self._store.bank()
         if row is None:
             return []
         check_encoder(self.folder, row, self._encoder)
-        found = dict(self._search(query, self._encoder.encode_query(query), k, path, where))
-        return [Hit(slot, found[slot.id]) for slot in self._store.slots(list(found))]
+        found = dict(self._search(query, self._encoder.encode_query(query), max(k, rerank), path, where))
+        hits = [Hit(slot, found[slot.id]) for slot in self._store.slots(list(found))]
+        if rerank and hits:
+            hits = self._reread(query, hits, rerank)
+        return hits[:k]
+
+    def _reread(self, query: str, hits: Sequence[Hit], most: int) -> list[Hit]:
+        """Rank hits by their score and by what the model makes of the query when it has read the first of them."""
+        read = hits[:most]
+        self.compile(read, progress=False)
+        records = self._records.read(self.compiler, [hit.id for hit in read], [None] * len(read))
+        scores = reread([hit.score for hit in hits], question_likelihood(self.compiler, records, query))
+        rescored = [replace(hit, score=score) for hit, score in zip(hits, scores, strict=True)]
+        return sorted(rescored, key=lambda hit: -hit.score)
 
     @contextmanager
     def attach(

@@ -64,9 +64,15 @@ class FollowedVectors:
                     self._take(changed[start : start + _STEP])
             self._seen = newest
 
+    def catch_up(self) -> None:
+        """:meth:`follow`, unless nothing has been read yet."""
+        if self._seen is not None:
+            self.follow()
+
     def close(self) -> None:
         """Wait for what is being read."""
         self._reading.shutdown()
+        self._reading = ThreadPoolExecutor(1, "trimem-vectors")
 
     def _follow_behind(self) -> None:
         with self._starting:

@@ -13,6 +13,7 @@ The score is their weighted mean.
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -28,6 +29,12 @@ K1, B = 1.2, 0.75
 
 WINDOW = 72
 """Characters, about a dozen words."""
+
+REREAD = 0.5
+"""How much reading counts, where a candidate is read."""
+
+REREAD_NATS = 0.5
+"""By how many nats a token a query must be less likely to count e times less."""
 
 _START = 2  # letters of a word that no stemmer changes
 _local = local()
@@ -70,6 +77,20 @@ def fuse(sides: Sides, weights: Weights) -> Floats:
         weights.words + weights.together + weights.meaning + weights.sentence + weights.around
     )
     return scores
+
+
+def reread(scores: Sequence[float], likelihoods: Sequence[float]) -> list[float]:
+    """Return scores that count how likely reading made the query: ``(1 - w) * score + w * exp((l - best l) / t)``.
+
+    Args:
+        scores: From 0 to 1, best first.
+        likelihoods: Log-likelihoods of the query, in nats a token, of the first of them; those that were
+            not read count as not made likely at all.
+    """
+    best = max(likelihoods)
+    read = [math.exp((each - best) / REREAD_NATS) for each in likelihoods]
+    read += [0.0] * (len(scores) - len(read))
+    return [(1 - REREAD) * score + REREAD * share for score, share in zip(scores, read, strict=True)]
 
 
 class QueryWords:

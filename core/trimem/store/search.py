@@ -44,8 +44,8 @@ class HybridSearch:
         self._vectors.close()
 
     def follow(self) -> None:
-        """Read now what has been written, so that no search has to."""
-        self._vectors.follow()
+        """Read now what has been written since the last search, so that the next need not; nothing before the first."""
+        self._vectors.catch_up()
 
     def __call__(
         self, query: str, vector: NDArray[np.float32], k: int, namespace: Namespace, where: Where | None
@@ -98,13 +98,16 @@ class HybridSearch:
     def _around(
         self, vector: NDArray[np.float32], candidates: list[Candidate], meaning: NDArray[np.float32]
     ) -> NDArray[np.float32]:
-        """Return the cosine of the better of each candidate's neighbours, 0 where there is none."""
+        """Return the cosine of the better of each candidate's neighbours, its own where there is none."""
         known = {candidate.row: float(cosine) for candidate, cosine in zip(candidates, meaning, strict=True)}
         beside = {row for candidate in candidates for row in candidate.neighbours}
         others = self._reader.vectors_of([row for row in beside if row not in known])
         if others is not None:
             known.update(zip(others.ids, (others.vectors @ vector).tolist(), strict=True))
         return np.array(
-            [max((known.get(row, 0.0) for row in candidate.neighbours), default=0.0) for candidate in candidates],
+            [
+                max((known[row] for row in candidate.neighbours if row in known), default=known[candidate.row])
+                for candidate in candidates
+            ],
             np.float32,
         )
