@@ -57,13 +57,14 @@ def squad(path: Path) -> Levels:
 
 
 def nq(path: Path) -> Levels:
-    """Read Natural Questions as prepared for Lost in the Middle (arXiv 2307.03172): one gold passage a line."""
+    """Read Natural Questions as prepared for Lost in the Middle (arXiv 2307.03172): a gold passage a line, titled."""
     index: dict[str, int] = {}
     queries = []
     with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
         for line in lines:
             asked = json.loads(line)
-            passages = {index.setdefault(each["text"], len(index)) for each in asked["ctxs"] if each["isgold"]}
+            gold = [f"{each['title']}\n{each['text']}" for each in asked["ctxs"] if each["isgold"]]
+            passages = {index.setdefault(text, len(index)) for text in gold}
             queries.append(Query(asked["question"], frozenset(passages)))
     return {"passage": [Collection(list(index), queries)]}
 
@@ -71,7 +72,7 @@ def nq(path: Path) -> Levels:
 def cranfield(path: Path) -> Levels:
     """Read the Cranfield collection: abstracts, with queries and judgements in files beside them."""
     index: dict[str, int] = {}
-    texts = []
+    texts: list[str] = []
     for document in re.findall(r"<doc>.*?</doc>", path.read_text(encoding="utf-8"), re.DOTALL):
         fields = {name: _element(document, name) for name in ("docno", "title", "text")}
         index[fields["docno"]] = len(texts)

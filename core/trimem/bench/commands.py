@@ -160,6 +160,34 @@ def bench_selection(
     )
 
 
+@bench.command("recall")
+@errors_said
+def bench_recall(
+    data: Annotated[Path, typer.Option("--data", help="A file of texts and queries.")],
+    json_path: ResultOption,
+    format: Annotated[str, typer.Option("--format", help="Of the file: squad, nq, cranfield or locomo.")] = "squad",
+    n: Annotated[int, typer.Option("--n", help="Queries at each level.")] = 200,
+    model: ModelOption = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of the draw of queries.")] = 0,
+    system: Annotated[
+        list[str] | None, typer.Option("--system", help="What to compare with bm25 and minilm; repeatable.")
+    ] = None,
+    plot: PlotOption = None,
+) -> None:
+    """Search by words, by vectors, by both and by rereading: what is found, how often, how fast."""
+    from trimem.bench.recall import SYSTEMS, plot_recall, run
+    from trimem.lm.load import load_model
+
+    quiet()
+    result = run(data, lm=load_model(model), format=format, n=n, seed=seed, names=system or SYSTEMS)
+    _write(result, json_path)
+    if plot is not None:
+        plot_recall(result, plot)
+    out.print(_rows(result["rows"]))
+    if result["differences"]:
+        out.print(_rows(result["differences"]))
+
+
 def _rows(rows: list[dict[str, Any]]) -> Table:
     """Return rows of a benchmark as a table, blank where nothing was measured."""
     table = Table(box=None)

@@ -64,7 +64,7 @@ def plot_explicit(result: Mapping[str, Any], path: Path) -> None:
 
 def system_color(system: str) -> str:
     """Return the colour of a system: ours, text, or another."""
-    if system.startswith("explicit"):
+    if system.startswith(("explicit", "trimem")):
         return "#2a7f62"
     return "#f4a259" if system.startswith("text") else "#9aa0a6"
 

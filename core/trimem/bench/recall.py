@@ -27,7 +27,7 @@ from trimem.store.metadata import MetadataStore
 from trimem.store.reader import SearchReader
 from trimem.store.scope import format_path
 from trimem.store.vectors import SlotVectors
-from trimem.store.words import WordSearch
+from trimem.store.words import WordSearch, all_words
 from trimem.text.encoders import Encoder, as_encoder
 from trimem.types import Namespace
 
@@ -174,9 +174,7 @@ def _draw(collections: Sequence[Collection], n: int, seed: int) -> list[tuple[in
     return random.Random(seed).sample(asked, min(n, len(asked)))  # noqa: S311 - a draw, no secret
 
 
-def _searches(
-    bank: ExplicitBank, store: MetadataStore, encoder: Encoder, names: Sequence[str]
-) -> dict[str, Search]:
+def _searches(bank: ExplicitBank, store: MetadataStore, encoder: Encoder, names: Sequence[str]) -> dict[str, Search]:
     plain = PlainSearch(store.reader, encoder)
     all_searches: dict[str, Search] = {
         "bm25": lambda query, namespace: plain.documents(plain.by_words(query, namespace), namespace),
@@ -214,7 +212,7 @@ class PlainSearch:
         """Rank by SQLite's bm25()."""
         with self._reader.session() as session:
             found = self._words.best(
-                session, query, namespace, None, RANKED, slots=len(self._vectors), inside=len(self._vectors)
+                session, all_words(query), namespace, None, RANKED, slots=len(self._vectors), inside=len(self._vectors)
             )
         return [row for row, _ in found]
 

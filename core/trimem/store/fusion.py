@@ -1,14 +1,25 @@
-"""How well a text answers a query, from five sides, and all of them in one number. Pure functions.
+"""How well texts answer a query, seen from six sides, and all of them in one number. Pure functions.
 
-A few dozen candidates are judged here, each side from 0 to 1:
+A few dozen candidates are judged:
 
-* ``words``: BM25 of all words of the query, against the best candidate's;
-* ``together``: how much of the query, by rarity, stands within :data:`WINDOW` characters, against the best's;
+* ``words``: BM25 of all words of the query, as a share of the best candidate's;
+* ``together``: how much of the query, by rarity, stands within :data:`WINDOW` characters, as a share of the
+  best's;
 * ``meaning``: cosine of the slot's vector and the query's;
 * ``sentence``: cosine of the best of its sentences, which a long text does not dilute;
-* ``around``: cosine of the better of the two slots remembered before and after it.
+* ``passage``: cosine of the slot together with the slots beside it in its document;
+* ``around``: cosine of a slot of another document remembered right before or after, if the two are alike.
 
-The score is their weighted mean.
+Words and vectors are two witnesses, and which of them to believe differs by corpus and by query: where one
+person talks about everything, all vectors are near one another; where nobody says what they are asked in the
+same words, words mislead. A softmax tells how sure each is of one candidate, so their mixture follows the one
+that is sure::
+
+    l = log softmax(words_sure . (words, together))        over the candidates
+    d = log softmax(vectors_sure . (meaning, sentence))
+    s = log(exp l + exp d) + weights . (words, together, meaning, sentence, passage, around)
+
+``s`` is in nats: candidates that differ by 1 differ e times in how likely they are the one that is meant.
 """
 
 from __future__ import annotations
@@ -21,7 +32,7 @@ from dataclasses import dataclass
 from threading import local
 
 import numpy as np
-import Stemmer
+import Stemmer  # type: ignore[import-not-found]
 from numpy.typing import NDArray
 
 K1, B = 1.2, 0.75
@@ -36,6 +47,8 @@ REREAD = 0.5
 REREAD_NATS = 0.5
 """By how many nats a token a query must be less likely to count e times less."""
 
+_LEXICAL = 0.3
+_NATS = 10.0
 _START = 2  # letters of a word that no stemmer changes
 _local = local()
 
@@ -44,13 +57,22 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """How much each side counts; see the module."""
+    """What counts how much, in nats; see the module.
 
-    words: float = 0.26
-    together: float = 0.11
-    meaning: float = 0.24
-    sentence: float = 0.24
-    around: float = 0.15
+    Attributes:
+        words_sure: Of words and together, where words testify alone.
+        vectors_sure: Of meaning and sentence, where vectors testify alone.
+        words, together, meaning, sentence, passage, around: Of each side by itself.
+    """
+
+    words_sure: tuple[float, float] = (3.0, 3.1)
+    vectors_sure: tuple[float, float] = (5.1, 5.5)
+    words: float = 0.5
+    together: float = 1.4
+    meaning: float = 4.8
+    sentence: float = 1.9
+    passage: float = 3.0
+    around: float = 1.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,36 +83,59 @@ class Sides:
     together: Floats
     meaning: Floats
     sentence: Floats
+    passage: Floats
     around: Floats
 
 
 def fuse(sides: Sides, weights: Weights) -> Floats:
-    """Return the scores of (candidates,), from 0 to 1."""
-    total = (
-        weights.words * _of_best(sides.words)
-        + weights.together * _of_best(sides.together)
-        + weights.meaning * sides.meaning.clip(0, 1)
-        + weights.sentence * sides.sentence.clip(0, 1)
-        + weights.around * sides.around.clip(0, 1)
+    """Return how much speaks for each candidate, (candidates,) in nats; only differences mean anything."""
+    words, together = _of_best(sides.words), _of_best(sides.together)
+    said = _log_softmax(weights.words_sure[0] * words + weights.words_sure[1] * together)
+    meant = _log_softmax(weights.vectors_sure[0] * sides.meaning + weights.vectors_sure[1] * sides.sentence)
+    total: Floats = (
+        np.logaddexp(said, meant)
+        + weights.words * words
+        + weights.together * together
+        + weights.meaning * sides.meaning
+        + weights.sentence * sides.sentence
+        + weights.passage * sides.passage
+        + weights.around * sides.around
     )
-    scores: Floats = total / (
-        weights.words + weights.together + weights.meaning + weights.sentence + weights.around
-    )
-    return scores
+    return total
 
 
-def reread(scores: Sequence[float], likelihoods: Sequence[float]) -> list[float]:
+def scores(sides: Sides, nats: Floats) -> Floats:
+    """Return scores from 0 to 1, (candidates,), in the order of the nats.
+
+    The best candidate's is ``0.3 * words + 0.7 * max(meaning, sentence)``, how well it would answer if there
+    were no others; what is n nats behind has ``exp(-n / 10)`` of it.
+    """
+    if not len(nats):
+        return nats
+    best = int(nats.argmax())
+    near = min(max(float(sides.meaning[best]), float(sides.sentence[best]), 0.0), 1.0)
+    alone = _LEXICAL * float(_of_best(sides.words)[best]) + (1 - _LEXICAL) * near
+    each: Floats = alone * np.exp((nats - nats[best]) / _NATS)
+    return each
+
+
+def alike(similarity: float) -> float:
+    """Return how much a slot's neighbour in another document counts, from 0 to 1, by their cosine."""
+    return min(max((similarity - 0.2) / 0.4, 0.0), 1.0)
+
+
+def reread(given: Sequence[float], likelihoods: Sequence[float]) -> list[float]:
     """Return scores that count how likely reading made the query: ``(1 - w) * score + w * exp((l - best l) / t)``.
 
     Args:
-        scores: From 0 to 1, best first.
+        given: Scores from 0 to 1, best first.
         likelihoods: Log-likelihoods of the query, in nats a token, of the first of them; those that were
             not read count as not made likely at all.
     """
     best = max(likelihoods)
     read = [math.exp((each - best) / REREAD_NATS) for each in likelihoods]
-    read += [0.0] * (len(scores) - len(read))
-    return [(1 - REREAD) * score + REREAD * share for score, share in zip(scores, read, strict=True)]
+    read += [0.0] * (len(given) - len(read))
+    return [(1 - REREAD) * score + REREAD * share for score, share in zip(given, read, strict=True)]
 
 
 class QueryWords:
@@ -185,6 +230,12 @@ def _of_best(values: Floats) -> Floats:
     best = float(values.max(initial=0.0))
     shares: Floats = values / best if best > 0 else np.zeros_like(values)
     return shares
+
+
+def _log_softmax(values: Floats) -> Floats:
+    shifted = values - values.max(initial=-np.inf)
+    normal: Floats = shifted - np.log(np.exp(shifted).sum())
+    return normal
 
 
 def _plain(text: str) -> str:

@@ -11,18 +11,19 @@ from numpy.typing import NDArray
 from sqlalchemy import Engine, Select, func, select
 from sqlalchemy.orm import Session, aliased
 
-from trimem.store.schema import ChangeRow, SlotRow
+from trimem.store.schema import ChangeRow, DocumentRow, SlotRow
 from trimem.store.scope import Where, in_scope
 from trimem.types import Namespace, SlotId
 
 T = TypeVar("T")
 
 _IN_MANY = 500  # ids in one IN (...), well under SQLite's limit of variables
-_VECTOR = (SlotRow.id, SlotRow.namespace, SlotRow.vector)
+_VECTOR = (SlotRow.id, SlotRow.namespace, SlotRow.document_id, SlotRow.vector)
 _OTHER = aliased(SlotRow)
 _CANDIDATE = (
     SlotRow.id,
     SlotRow.slot_id,
+    SlotRow.document_id,
     SlotRow.text,
     SlotRow.vector,
     SlotRow.sentences,
@@ -38,11 +39,13 @@ class VectorRows:
     Attributes:
         ids: Row ids, in their order.
         paths: The namespace of each, as it is stored.
+        documents: Row id of the document of each.
         vectors: (slots, dim).
     """
 
     ids: list[int]
     paths: list[str]
+    documents: list[int]
     vectors: NDArray[np.float32] = field(repr=False)
 
 
@@ -53,6 +56,7 @@ class Candidate:
     Attributes:
         row: Its row id.
         slot_id: Its id.
+        document: Row id of its document.
         text: What it says.
         vector: (dim,).
         sentences: (sentences, dim), or None where there is but one.
@@ -61,6 +65,7 @@ class Candidate:
 
     row: int
     slot_id: SlotId
+    document: int
     text: str = field(repr=False)
     vector: NDArray[np.float32] = field(repr=False)
     sentences: NDArray[np.float32] | None = field(repr=False)
@@ -101,14 +106,14 @@ class SearchReader:
         """Return the vectors of those of at most some thousand slots that exist; None where none does."""
         return self._vectors(select(*_VECTOR).where(SlotRow.id.in_(rows)).order_by(SlotRow.id))
 
-    def _vectors(self, statement: Select[int, str, bytes]) -> VectorRows | None:
+    def _vectors(self, statement: Select[int, str, int, bytes]) -> VectorRows | None:
         with Session(self._engine) as session:
             found = session.execute(statement).all()
         if not found:
             return None
-        ids, paths, vectors = zip(*found, strict=True)
+        ids, paths, documents, vectors = zip(*found, strict=True)
         matrix = np.frombuffer(b"".join(vectors), np.float32).reshape(len(found), -1)
-        return VectorRows(list(ids), list(paths), matrix)
+        return VectorRows(list(ids), list(paths), list(documents), matrix)
 
     def rows(self, namespace: Namespace, where: Where) -> NDArray[np.int64]:
         """Return the row ids of all slots in scope. Costs O(slots of the namespace)."""
@@ -116,13 +121,26 @@ class SearchReader:
         with Session(self._engine) as session:
             return np.fromiter(session.scalars(statement), np.int64)
 
+    def documents(self, rows: Collection[int], namespace: Namespace) -> dict[int, str]:
+        """Return the keys of the documents of those slots that are in scope."""
+        with Session(self._engine) as session:
+            return {
+                row: key
+                for some in in_batches(rows)
+                for row, key in session.execute(
+                    select(SlotRow.id, DocumentRow.key)
+                    .join(SlotRow.document)
+                    .where(SlotRow.id.in_(some), *in_scope(namespace, None))
+                )
+            }
+
     def candidates(self, rows: Collection[int], namespace: Namespace, where: Where | None) -> list[Candidate]:
         """Return those of the slots that are, at this moment, in scope."""
         found = []
         with Session(self._engine) as session:
             for some in in_batches(rows):
                 statement = select(*_CANDIDATE).where(SlotRow.id.in_(some), *in_scope(namespace, where))
-                for row, slot_id, text, vector, sentences, before, after in session.execute(
+                for row, slot_id, document, text, vector, sentences, before, after in session.execute(
                     statement.join(SlotRow.document) if where else statement
                 ):
                     whole = np.frombuffer(vector, np.float32)
@@ -130,7 +148,7 @@ class SearchReader:
                     if sentences is not None:
                         parts = np.frombuffer(sentences, np.float16).astype(np.float32).reshape(-1, len(whole))
                     beside = tuple(each for each in (before, after) if each is not None)
-                    found.append(Candidate(row, slot_id, text, whole, parts, beside))
+                    found.append(Candidate(row, slot_id, document, text, whole, parts, beside))
         return found
 
 

@@ -157,7 +157,7 @@ class ChangeRow(Base):
     """
 
     __tablename__ = "change"
-    __table_args__ = {"sqlite_autoincrement": True}
+    __table_args__ = ({"sqlite_autoincrement": True},)
 
     slot: Mapped[int]
     id: Mapped[int] = mapped_column(init=False, primary_key=True)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trimem.store.following import FollowedVectors
-from trimem.store.fusion import QueryWords, Sides, Weights, best_sentences, fuse
+from trimem.store.fusion import Floats, QueryWords, Sides, Weights, alike, best_sentences, fuse, scores
 from trimem.store.reader import Candidate, SearchReader
 from trimem.store.scope import Where, format_path
 from trimem.store.vectors import EXACT_SLOTS
@@ -31,9 +31,7 @@ class HybridSearch:
         exact_slots: The most slots whose vectors are compared one by one.
     """
 
-    def __init__(
-        self, reader: SearchReader, weights: Weights | None = None, exact_slots: int = EXACT_SLOTS
-    ) -> None:
+    def __init__(self, reader: SearchReader, weights: Weights | None = None, exact_slots: int = EXACT_SLOTS) -> None:
         self._reader = reader
         self._weights = weights or Weights()
         self._vectors = FollowedVectors(reader, exact_slots)
@@ -70,44 +68,53 @@ class HybridSearch:
         most = max(CANDIDATES, k)
         path = format_path(namespace)
         near = held.nearest(vector, most, path, allowed)
+        terms = words(query)
         with self._reader.session() as session:
-            said = self._words.best(
-                session, query, namespace, where, most, slots=len(held), inside=held.count(path)
-            )
-            counts = self._words.counts(session, words(query), len(held))
+            said = self._words.best(session, terms, namespace, where, most, slots=len(held), inside=held.count(path))
+            counts = self._words.counts(session, terms, len(held))
         rows = {*near.tolist(), *(row for row, _ in said)}
         candidates = self._reader.candidates(rows, namespace, where)
         if not candidates:
             return []
         asked = QueryWords({word: rarity(count, len(held)) for word, count in counts.items()})
-        scores = fuse(self._sides(asked, vector, candidates), self._weights)
-        best = np.argsort(-scores, kind="stable")[:k]
-        return [(candidates[i].slot_id, float(scores[i])) for i in best]
+        sides = self._sides(asked, vector, candidates)
+        nats = fuse(sides, self._weights)
+        each = scores(sides, nats)
+        best = np.argsort(-nats, kind="stable")[:k]
+        return [(candidates[i].slot_id, float(each[i])) for i in best]
 
-    def _sides(self, asked: QueryWords, vector: NDArray[np.float32], candidates: list[Candidate]) -> Sides:
+    def _sides(self, asked: QueryWords, vector: Floats, candidates: list[Candidate]) -> Sides:
         found = [asked.find(candidate.text) for candidate in candidates]
         meaning = np.stack([candidate.vector for candidate in candidates]) @ vector
+        passage, around = self._beside(vector, candidates)
         return Sides(
             words=asked.words(found, [len(candidate.text) for candidate in candidates]),
             together=asked.together(found),
             meaning=meaning,
             sentence=best_sentences(vector, meaning, [candidate.sentences for candidate in candidates]),
-            around=self._around(vector, candidates, meaning),
+            passage=passage,
+            around=around,
         )
 
-    def _around(
-        self, vector: NDArray[np.float32], candidates: list[Candidate], meaning: NDArray[np.float32]
-    ) -> NDArray[np.float32]:
-        """Return the cosine of the better of each candidate's neighbours, its own where there is none."""
-        known = {candidate.row: float(cosine) for candidate, cosine in zip(candidates, meaning, strict=True)}
+    def _beside(self, vector: Floats, candidates: list[Candidate]) -> tuple[Floats, Floats]:
+        """Return what the slots beside each candidate add: those of its own document, and others."""
+        known = {candidate.row: (candidate.document, candidate.vector) for candidate in candidates}
         beside = {row for candidate in candidates for row in candidate.neighbours}
         others = self._reader.vectors_of([row for row in beside if row not in known])
         if others is not None:
-            known.update(zip(others.ids, (others.vectors @ vector).tolist(), strict=True))
-        return np.array(
-            [
-                max((known[row] for row in candidate.neighbours if row in known), default=known[candidate.row])
-                for candidate in candidates
-            ],
-            np.float32,
-        )
+            held = zip(others.documents, others.vectors, strict=True)
+            known.update(zip(others.ids, held, strict=True))
+        passage, around = np.zeros(len(candidates), np.float32), np.zeros(len(candidates), np.float32)
+        for i, candidate in enumerate(candidates):
+            near = [known[row] for row in candidate.neighbours if row in known]
+            together = candidate.vector + sum(each for document, each in near if document == candidate.document)
+            passage[i] = together @ vector / max(float(np.linalg.norm(together)), 1e-9)
+            around[i] = max(
+                (
+                    alike(float(each @ candidate.vector)) * float(each @ vector)
+                    for document, each in near
+                    if document != candidate.document
+                ),
+                default=0.0,
+            )
+        return passage, around

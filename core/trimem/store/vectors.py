@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from trimem.errors import FingerprintMismatch, MissingDependencyError
 
 if TYPE_CHECKING:
-    from turbovec import TurboQuantIndex
+    from turbovec import TurboQuantIndex  # type: ignore[import-untyped]
 
 EXACT_SLOTS = 50_000
 """The most slots that are compared one by one: about 10 ms on one core for vectors of 384 dimensions."""

@@ -27,6 +27,17 @@ READ = 100_000
 SCORED = 4_000
 """About how many slots it may score: 10 ms."""
 
+_FUNCTION_WORDS = """
+a about above after again against all am an and any are as at be because been before being below between both but
+by can could did do does doing down during each few for from further had has have having he her here hers herself
+him himself his how i if in into is it its itself just me more most my myself no nor not now of off on once only or
+other our ours ourselves out over own same she should so some such than that the their theirs them themselves then
+there these they this those through to too under until up very was we were what when where which while who whom
+why will with would you your yours yourself yourselves
+"""
+FUNCTION_WORDS = frozenset(_FUNCTION_WORDS.split())
+"""What questions and statements share whatever they are about."""
+
 _WIDER = 8  # how many times more, where a filter leaves too few
 _KEPT = 100_000  # words whose number of slots is remembered
 _STALE = 1.25  # growth of the bank from which on it is counted again
@@ -36,16 +47,23 @@ _INDEX = table(SEARCH_TABLE, column("rowid"), column(SEARCH_TABLE), column("rank
 
 
 class WordSearch:
-    """Search in the full-text index of one bank."""
+    """Search in the full-text index of one bank.
 
-    def __init__(self) -> None:
+    Args:
+        read: About how many entries of the index one query may read.
+        scored: About how many slots it may score.
+    """
+
+    def __init__(self, read: int = READ, scored: int = SCORED) -> None:
+        self._read = read
+        self._scored = scored
         self._lock = Lock()
         self._counts: OrderedDict[str, tuple[int, int]] = OrderedDict()  # slots with the word, slots in all
 
     def best(
         self,
         session: Session,
-        query: str,
+        terms: Sequence[str],
         namespace: Namespace,
         where: Where | None,
         limit: int,
@@ -60,20 +78,20 @@ class WordSearch:
 
         Args:
             session: To read with.
-            query: The words.
+            terms: The words, in lower case.
             namespace: Where to look, and below.
             where: Filter on metadata.
             limit: How many at most.
             slots: About how many slots the bank has.
             inside: About how many of them lie in the namespace.
         """
-        counts = {word: count for word, count in self.counts(session, words(query), slots).items() if count}
+        counts = {word: count for word, count in self.counts(session, terms, slots).items() if count}
         rarest = sorted(counts, key=lambda word: counts[word])
         share = inside / max(slots, 1)
         taken, allowance = 0, 1
         found: list[tuple[int, float]] = []
         while taken < len(rarest):
-            now = _affordable([counts[word] for word in rarest], share, allowance)
+            now = self._affordable([counts[word] for word in rarest], share, allowance)
             allowance *= _WIDER
             if now == taken:
                 continue
@@ -104,8 +122,26 @@ class WordSearch:
             found[word] = known[0]
         return found
 
+    def _affordable(self, counts: Sequence[int], share: float, allowance: int) -> int:
+        """Return how many of the words, the rarest first, may be looked for; at least one."""
+        total = 0
+        for i, count in enumerate(counts):
+            total += count
+            if i and (total > self._read * allowance or total * share > self._scored * allowance):
+                return i
+        return len(counts)
+
 
 def words(query: str) -> list[str]:
+    """Return the different words of a query that tell what it is about, in lower case, in their order.
+
+    English function words are left out, as the stemmer is English too, unless there are no others.
+    """
+    said = all_words(query)
+    return [word for word in said if word not in FUNCTION_WORDS] or said
+
+
+def all_words(query: str) -> list[str]:
     """Return the different words of a query, in lower case, in their order."""
     return list(dict.fromkeys(_WORD.findall(query.lower())))
 
@@ -118,16 +154,6 @@ def rarity(count: int, slots: int) -> float:
         slots: N, slots in all; taken as n where it is less.
     """
     return math.log(1 + (max(slots - count, 0) + 0.5) / (count + 0.5))
-
-
-def _affordable(counts: Sequence[int], share: float, allowance: int) -> int:
-    """Return how many of the words, the rarest first, may be looked for; at least one."""
-    total = 0
-    for i, count in enumerate(counts):
-        total += count
-        if i and (total > READ * allowance or total * share > SCORED * allowance):
-            return i
-    return len(counts)
 
 
 def _statement(

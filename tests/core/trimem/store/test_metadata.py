@@ -16,7 +16,7 @@ from sqlalchemy.exc import IntegrityError
 from trimem.store.metadata import Document, MetadataStore, NewSlot
 from trimem.store.scope import format_path, parse_path
 from trimem.store.search import HybridSearch
-from trimem.store.words import WordSearch
+from trimem.store.words import WordSearch, words
 from trimem.types import Namespace
 
 MOMENT = datetime(2026, 5, 6, 7, 8, 9, tzinfo=timezone(timedelta(hours=2)))
@@ -44,7 +44,7 @@ def document(key: str, *texts: str, **metadata: object) -> tuple[Document, list[
 def said(store: MetadataStore, query: str) -> list[str]:
     """Return the slots under ``a`` that words alone find, best first."""
     with store.reader.session() as session:
-        found = WordSearch().best(session, query, ("a",), None, 9, slots=10, inside=10)
+        found = WordSearch().best(session, words(query), ("a",), None, 9, slots=10, inside=10)
     rows = [row for row, _ in found]
     by_row = {candidate.row: candidate.slot_id for candidate in store.reader.candidates(rows, ("a",), None)}
     return [by_row[row] for row in rows]

@@ -34,9 +34,7 @@ def upgrade() -> None:
     _make_index("scope", "text")
     # Words are looked for in the text alone; the namespace only narrows down where.
     op.execute(f"INSERT INTO {SEARCH_TABLE}({SEARCH_TABLE}, rank) VALUES ('rank', 'bm25(0.0, 1.0)')")
-    op.execute(
-        "CREATE TRIGGER slot_came AFTER INSERT ON slot BEGIN INSERT INTO change(slot) VALUES (new.id); END"
-    )
+    op.execute("CREATE TRIGGER slot_came AFTER INSERT ON slot BEGIN INSERT INTO change(slot) VALUES (new.id); END")
     op.execute("CREATE TRIGGER slot_went AFTER DELETE ON slot BEGIN INSERT INTO change(slot) VALUES (old.id); END")
 
 
