@@ -50,6 +50,7 @@ REREAD_NATS = 0.5
 _LEXICAL = 0.3
 _NATS = 10.0
 _START = 2  # letters of a word that no stemmer changes
+_ACCENTS = re.compile("[\u0300-\u036f]+")
 _local = local()
 
 Floats = NDArray[np.float32]
@@ -243,7 +244,7 @@ def _plain(text: str) -> str:
     lower = text.lower()
     if lower.isascii():
         return lower
-    return "".join(each for each in unicodedata.normalize("NFKD", lower) if not unicodedata.combining(each))
+    return _ACCENTS.sub("", unicodedata.normalize("NFKD", lower))
 
 
 def _stem(word: str) -> str:

@@ -7,6 +7,8 @@ search chooses its best, and once more when the candidates are read.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,8 +20,11 @@ from trimem.store.vectors import EXACT_SLOTS
 from trimem.store.words import WordSearch, rarity, words
 from trimem.types import Namespace, SlotId
 
-CANDIDATES = 64
+CANDIDATES = 32
 """How many slots words find, and how many vectors find, at least."""
+
+LEADING = 24
+"""Of how many candidates the slots beside them are read, at least."""
 
 
 class HybridSearch:
@@ -77,44 +82,41 @@ class HybridSearch:
         if not candidates:
             return []
         asked = QueryWords({word: rarity(count, len(held)) for word, count in counts.items()})
-        sides = self._sides(asked, vector, candidates)
+        alone = self._sides(asked, vector, candidates)
+        leading = np.argsort(-fuse(alone, self._weights), kind="stable")[: max(LEADING, k)]
+        sides = self._with_beside(alone, vector, candidates, leading.tolist())
         nats = fuse(sides, self._weights)
         each = scores(sides, nats)
         best = np.argsort(-nats, kind="stable")[:k]
         return [(candidates[i].slot_id, float(each[i])) for i in best]
 
     def _sides(self, asked: QueryWords, vector: Floats, candidates: list[Candidate]) -> Sides:
+        """Judge each candidate by itself, as if nothing stood beside it."""
         found = [asked.find(candidate.text) for candidate in candidates]
         meaning = np.stack([candidate.vector for candidate in candidates]) @ vector
-        passage, around = self._beside(vector, candidates)
         return Sides(
             words=asked.words(found, [len(candidate.text) for candidate in candidates]),
             together=asked.together(found),
             meaning=meaning,
             sentence=best_sentences(vector, meaning, [candidate.sentences for candidate in candidates]),
-            passage=passage,
-            around=around,
+            passage=meaning,
+            around=np.zeros_like(meaning),
         )
 
-    def _beside(self, vector: Floats, candidates: list[Candidate]) -> tuple[Floats, Floats]:
-        """Return what the slots beside each candidate add: those of its own document, and others."""
+    def _with_beside(self, alone: Sides, vector: Floats, candidates: list[Candidate], leading: list[int]) -> Sides:
+        """Add what the slots beside the leading candidates say: those of the same document, and others."""
         known = {candidate.row: (candidate.document, candidate.vector) for candidate in candidates}
-        beside = {row for candidate in candidates for row in candidate.neighbours}
+        beside = {row for i in leading for row in candidates[i].neighbours}
         others = self._reader.vectors_of([row for row in beside if row not in known])
         if others is not None:
             held = zip(others.documents, others.vectors, strict=True)
             known.update(zip(others.ids, held, strict=True))
-        passage, around = np.zeros(len(candidates), np.float32), np.zeros(len(candidates), np.float32)
-        for i, candidate in enumerate(candidates):
-            near = [known[row] for row in candidate.neighbours if row in known]
-            together = candidate.vector + sum(each for document, each in near if document == candidate.document)
+        passage, around = alone.passage.copy(), alone.around.copy()
+        for i in leading:
+            own = candidates[i]
+            near = [known[row] for row in own.neighbours if row in known]
+            together = own.vector + sum(each for document, each in near if document == own.document)
             passage[i] = together @ vector / max(float(np.linalg.norm(together)), 1e-9)
-            around[i] = max(
-                (
-                    alike(float(each @ candidate.vector)) * float(each @ vector)
-                    for document, each in near
-                    if document != candidate.document
-                ),
-                default=0.0,
-            )
-        return passage, around
+            strange = [each for document, each in near if document != own.document]
+            around[i] = max((alike(float(each @ own.vector)) * float(each @ vector) for each in strange), default=0.0)
+        return replace(alone, passage=passage, around=around)

@@ -24,8 +24,8 @@ from trimem.types import Namespace
 READ = 100_000
 """About how many entries of the index one query may read: 3 ms."""
 
-SCORED = 4_000
-"""About how many slots it may score: 10 ms."""
+SCORED = 2_000
+"""About how many slots it may score: 5 ms."""
 
 _FUNCTION_WORDS = """
 a about above after again against all am an and any are as at be because been before being below between both but
