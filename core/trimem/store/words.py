@@ -95,8 +95,8 @@ class WordSearch:
             allowance *= _WIDER
             if now == taken:
                 continue
-            if taken and counts[rarest[now - 1]] * 4 > slots:
-                break  # what so many share tells nothing of what is looked for
+            if found and counts[rarest[now - 1]] * 4 > slots:
+                break  # what so many share tells little of what is looked for
             taken = now
             found = [
                 (row, -float(rank))

@@ -315,3 +315,37 @@ def test_calibrate_is_found_by_banks(
     shown = trimem("calibrate", "--model", model, "--samples", "1", "--out", str(tmp_path / "own.json")).stdout
     assert "layer" in shown
     assert json.loads((tmp_path / "own.json").read_text())["copy_score"] == made["copy_score"]
+
+
+def test_bench_recall_writes_its_contract(tmp_path: Path, model: str) -> None:
+    paragraphs = [
+        {"context": text, "qas": [{"question": question, "answers": [{"text": "x"}]}]}
+        for text, question in (
+            (PUMP, "At which pressure does the pump run?"),
+            (BOAT, "When does the boat leave?"),
+            (CAKE, "How many eggs?"),
+        )
+    ]
+    data, out, plot = tmp_path / "squad.json", tmp_path / "out.json", tmp_path / "plot.png"
+    data.write_text(json.dumps({"data": [{"paragraphs": paragraphs}]}))
+    arguments = ("--data", str(data), "--format", "squad", "--model", model, "--json", str(out), "--seed", "3")
+    said = trimem("bench", "recall", *arguments, "--n", "3", "--plot", str(plot)).stdout
+    result = json.loads(out.read_text())
+    assert (result["benchmark"], result["n"], result["seed"], result["texts"]) == ("recall", 3, 3, {"paragraph": 3})
+    assert [row["system"] for row in result["rows"]] == ["bm25", "minilm", "rrf", "trimem", "trimem_reread"]
+    for row in result["rows"]:
+        assert list(row) == ["level", "system", "n", "hit_at_1", "hit_at_5", "hit_at_10", "mrr", "p50_ms"]
+        assert row["system"] in said
+        assert row["hit_at_5"] == row["hit_at_10"] == 1.0
+        assert row["p50_ms"] > 0
+    assert result["rows"][0]["hit_at_1"] == result["rows"][3]["hit_at_1"] == 1.0
+    assert {(each["system"], each["metric"]) for each in result["differences"]} == {
+        (system, metric)
+        for system in ("rrf", "trimem", "trimem_reread")
+        for metric in ("hit_at_1", "hit_at_5", "hit_at_10", "mrr")
+    }
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    few = trimem("bench", "recall", *arguments, "--n", "1", "--system", "trimem").stdout
+    assert "rrf" not in few
+    assert "systems are" in trimem("bench", "recall", *arguments, "--system", "magic", code=1).stderr
+    assert "at least 1" in trimem("bench", "recall", *arguments, "--n", "0", code=1).stderr
