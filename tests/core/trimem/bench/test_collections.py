@@ -41,7 +41,8 @@ def test_cranfields_judgements_count_queries_from_one(tmp_path: Path) -> None:
         "<doc><docno>9</docno><title>a title</title><text></text></doc>"
     )
     (tmp_path / QUERIES).write_text(
-        "<xml><top><num>4</num><title>\nwhat wing\n</title></top><top><num>8</num><title>which title</title></top></xml>"
+        "<xml><top><num>4</num><title>\nwhat wing\n</title></top>"
+        "<top><num>8</num><title>which title</title></top></xml>"
     )
     (tmp_path / JUDGEMENTS).write_text("1 0 7 1\n1 0 9 -1\n2 0 9 2\n")
     (collection,) = load(path, "cranfield")["abstract"]

@@ -107,12 +107,13 @@ class SearchKnowsItsScope(RuleBasedStateMachine):
         which=st.integers(0, 1),
     )
     def recall(self, namespace: Namespace, query: str, where: dict[str, object] | None, k: int, which: int) -> None:
-        allowed = [where["color"]] if where and isinstance(where["color"], str) else (where or {}).get("color")
+        color = (where or {}).get("color")
+        allowed = color if isinstance(color, list) else [color]
         may = {
             slot
             for (of, _), (about, slots) in self.true.items()
             for slot in slots
-            if of[: len(namespace)] == namespace and (allowed is None or about["color"] in allowed)
+            if of[: len(namespace)] == namespace and (where is None or about["color"] in allowed)
         }
         hits = self.searches[which](query, vector_of(query), k, namespace, where)
         assert len(hits) == min(k, len(may))

@@ -17,7 +17,7 @@ PATHS = ("a/", "a/b/", "ab/", "a/b/c/", "b/")
 
 def unit(draw: np.random.Generator, count: int, dim: int = DIM) -> np.ndarray:
     vectors = draw.standard_normal((count, dim)).astype(np.float32)
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
 
 
 class VectorsFollowTheirRows(RuleBasedStateMachine):
