@@ -12,6 +12,7 @@ from torch import Tensor
 
 from trimem.explicit.attribution import citations
 from trimem.explicit.compiler import Compiler
+from trimem.explicit.pieces import found_by_each, starts
 from trimem.explicit.reading import Reading
 from trimem.lm.generate import generate, pieces
 from trimem.types import Answer, Hit, Timings
@@ -47,14 +48,17 @@ class Answering:
         self._exchange = exchange
         self._options = options
         self._started = time.perf_counter()
-        self._hits = recall(question)
-        self._searched = time.perf_counter()
         self._prompt = compiler.question(question)
+        self._starts = starts(len(self._prompt), exchange)
+        *self._earlier, self._hits = found_by_each(compiler.lm, question, self._prompt, self._starts, recall)
+        self._searched = time.perf_counter()
 
     def speak(self, on_text: Callable[[str], None] | None = None, stop: Callable[[], bool] | None = None) -> Answer:
         """Attach the hits and generate; arguments as of :func:`trimem.lm.generate.generate`."""
         begun = time.perf_counter()
         with self._attach(self._hits) as reading:
+            if self._earlier:
+                reading.read_in_pieces(self._earlier, self._starts, len(self._prompt) - self._starts[-1])
             loaded = time.perf_counter()
             generation = generate(
                 self._compiler.lm,
@@ -86,6 +90,8 @@ class Answering:
         """Exchange what is read, or move it along, if it is time."""
         length = ids.shape[1]
         new = length - len(self._prompt)
+        if new == 1 and self._earlier:
+            reading.read_on(self._starts[-1])
         if self._exchange is None or new % self._exchange or new == self._max_new_tokens:
             reading.follow(length)
             return
