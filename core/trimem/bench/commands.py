@@ -66,9 +66,9 @@ def bench_explicit(
     _write(result, json_path)
     if plot is not None:
         plot_explicit(result, plot)
-    out.print(_rows(result["rows"]))
+    _print(result["rows"])
     if result["lengths"]:
-        out.print(_rows(result["lengths"]))
+        _print(result["lengths"])
     out.print(f"recall@{refs} {result['recall_at_k']:.3f} over {result['paragraphs']} paragraphs", highlight=False)
 
 
@@ -94,7 +94,7 @@ def bench_needle(
     _write(result, json_path)
     if plot is not None:
         plot_needle(result, plot)
-    out.print(_rows(result["rows"]))
+    _print(result["rows"])
 
 
 @bench.command("hops")
@@ -127,7 +127,7 @@ def bench_hops(
     _write(result, json_path)
     if plot is not None:
         plot_hops(result, plot)
-    out.print(_rows(result["rows"]))
+    _print(result["rows"])
 
 
 @bench.command("selection")
@@ -183,25 +183,26 @@ def bench_recall(
     _write(result, json_path)
     if plot is not None:
         plot_recall(result, plot)
-    out.print(_rows(result["rows"]))
+    _print(result["rows"])
     if result["differences"]:
-        out.print(_rows(result["differences"]))
+        _print(result["differences"])
 
 
-def _rows(rows: list[dict[str, Any]]) -> Table:
-    """Return rows of a benchmark as a table, blank where nothing was measured."""
-    table = Table(box=None)
+def _print(rows: list[dict[str, Any]]) -> None:
+    """Print rows of a benchmark as a table, blank where nothing was measured."""
+    table = Table(box=None, padding=(0, 1, 0, 0))
     for i, name in enumerate(rows[0]):
         table.add_column(name, overflow="fold", no_wrap=i == 0)
     for row in rows:
         table.add_row(*(_cell(value) for value in row.values()))
-    return table
+    out.print(table, width=None if out.is_terminal else 200)
 
 
 def _cell(value: str | float | None) -> str:
+    """Show a number with about four digits."""
     if value is None or isinstance(value, str):
         return value or ""
-    return f"{value:,}" if isinstance(value, int) else f"{value:,.3f}"
+    return f"{value:,.{0 if isinstance(value, int) or value >= 1000 else 1 if value >= 10 else 3}f}"
 
 
 def _write(result: Mapping[str, Any], path: Path) -> None:
