@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -16,6 +17,7 @@ from uuid import uuid4
 from trimem.bank import Bank
 from trimem.errors import BankNotFoundError, ContextLengthError, InvalidInputError
 from trimem.explicit.answering import Answering
+from trimem.explicit.background import Background
 from trimem.explicit.batch import Batch
 from trimem.explicit.cache import RecordCache
 from trimem.explicit.compiler import Compiler
@@ -67,6 +69,7 @@ class ExplicitBank(Bank):
         encoder: Encoder,
         config: ExplicitConfig | None,
         cache_bytes: int,
+        device_cache_bytes: int,
         clock: Callable[[], datetime],
     ) -> None:
         self.folder = folder
@@ -74,7 +77,10 @@ class ExplicitBank(Bank):
         self._given_config = config
         self._encoder = encoder
         self._store = MetadataStore(folder / DATABASE, clock)
-        self._records = Records(TensorStore(folder / TENSORS), RecordCache(cache_bytes))
+        self._records = Records(
+            TensorStore(folder / TENSORS), RecordCache(cache_bytes), RecordCache(device_cache_bytes)
+        )
+        self._background = Background()
         self._search = HybridSearch(self._store.reader)
         self._clock = clock
         self._lock = RLock()
@@ -89,6 +95,7 @@ class ExplicitBank(Bank):
         config: ExplicitConfig | None = None,
         create: bool = True,
         cache_bytes: int = CACHE_BYTES,
+        device_cache_bytes: int = CACHE_BYTES,
         clock: Callable[[], datetime] = utc_now,
     ) -> ExplicitBank:
         """Open the bank in a folder, or make a new one there.
@@ -101,8 +108,9 @@ class ExplicitBank(Bank):
             encoder: What finds slots by meaning; see :func:`trimem.text.encoders.as_encoder`.
             config: How to compile; None is what the bank has, and for a new one the defaults.
             create: Whether to make a bank where there is none.
-            cache_bytes: Most bytes of decoded key-values that are kept in memory, on the model's device;
-                what was read least lately goes first.
+            cache_bytes: Most bytes of decoded key-values that are kept in memory; what was read least
+                lately goes first.
+            device_cache_bytes: The same on the model's device, where that is not the CPU.
             clock: Tells the moment that rows are stamped with.
 
         Raises:
@@ -118,7 +126,7 @@ class ExplicitBank(Bank):
             if not create:
                 raise BankNotFoundError(f"there is no bank in {folder}; remember something there first")
             folder.mkdir(parents=True, exist_ok=True)
-        bank = cls(folder, model, as_encoder(encoder), config, cache_bytes, clock)
+        bank = cls(folder, model, as_encoder(encoder), config, cache_bytes, device_cache_bytes, clock)
         try:
             row = bank._store.bank()
             if row is not None:
@@ -134,6 +142,7 @@ class ExplicitBank(Bank):
         return f"ExplicitBank({str(self.folder)!r})"
 
     def close(self) -> None:
+        self._background.close()
         self._search.close()
         self._store.close()
 
@@ -387,6 +396,38 @@ class ExplicitBank(Bank):
                 self._store.set_tensor_bytes(sizes)
         return len(cold)
 
+    def prefetch(
+        self,
+        query: str,
+        *,
+        namespace: str | Sequence[str],
+        k: int = 5,
+        where: Mapping[str, Any] | None = None,
+        read: ReadConfig | str = "dense",
+    ) -> Future[int]:
+        """Find and load in the background what a question will read: while it is still typed, say.
+
+        What is not compiled yet is compiled.
+
+        Args:
+            query: What is known of the question.
+            namespace: Whose memory to read, and below.
+            k: How many slots at most.
+            where: Filter on metadata, as in :meth:`recall`.
+            read: How the slots will be read, as in :meth:`attach`.
+
+        Returns:
+            How many slots are now in memory, in the future; or its error. Nobody needs to wait for it.
+        """
+        how = as_read_config(read)
+
+        def load() -> int:
+            hits = self.recall(query, k, namespace=namespace, where=where)
+            self.compile(hits, progress=False)
+            return len(self._records.read(self.compiler, [hit.id for hit in hits], tokens_per_hit(hits, how.density)))
+
+        return self._background.submit(load)
+
     def _pieces(self, cold: Sequence[SlotId]) -> list[dict[SlotId, str]]:
         """Return the texts that must be compiled for slots: their own, or all of their documents."""
         slots = self._store.slots(cold)
@@ -518,8 +559,10 @@ class ExplicitBank(Bank):
         if namespace is not None:
             return self._store.stats(as_namespace(namespace))
         stats = self._store.stats(None)
+        memory, device = self._records.cache_stats()
         return replace(
             stats,
             tensor_bytes=stats.tensor_bytes + self._records.codebook_bytes(),
-            cache=self._records.cache_stats(),
+            cache=memory,
+            device_cache=device,
         )

@@ -79,6 +79,46 @@ def test_a_bank_larger_than_its_cache_reads_the_same(
     assert said[0] == said[1]
 
 
+def test_what_was_fetched_before_is_not_read_again(bank: ExplicitBank) -> None:
+    bank.remember([PUMP, BOAT, CAKE], namespace="a", compile=False)
+    assert bank.prefetch("pump", namespace="a", k=2).result() == 2
+    held = bank.stats().cache
+    assert bank.stats().compiled == 2
+    assert held is not None
+    answer = bank.ask("pump", namespace="a", k=2, max_new_tokens=1)
+    after = bank.stats().cache
+    assert after is not None
+    assert len(answer.hits) == 2
+    assert (after.hits - held.hits, after.misses - held.misses) == (2, 0)
+    bank.close()
+    assert bank.prefetch("pump", namespace="a", k=1).result() == 1, "a closed bank opens again when it is used"
+    with pytest.raises(InvalidInputError, match="number of hits"):
+        bank.prefetch("pump", namespace="a", k=0).result()
+
+
+def test_a_device_keeps_what_it_read(bank: ExplicitBank, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch's device without storage stands for one of its own: what comes from it was not read again."""
+    bank.remember([PUMP, BOAT], namespace="a")
+    ids = [hit.id for hit in bank.recall("pump", 2, namespace="a")]
+    compiler, records = bank.compiler, bank._records
+    on_cpu = records.read(compiler, ids, [None, 2])
+    monkeypatch.setattr(type(compiler.lm), "device", torch.device("meta"))
+    for _ in range(2):
+        read = records.read(compiler, ids, [None, 2])
+        assert [record.key.shape for record in read] == [record.key.shape for record in on_cpu]
+        assert all(record.key.device.type == "meta" for record in read)
+    stats = bank.stats()
+    assert stats.cache is not None
+    assert stats.device_cache is not None
+    assert (stats.cache.hits, stats.cache.misses) == (2, 2)
+    assert (stats.device_cache.hits, stats.device_cache.misses, stats.device_cache.records) == (2, 2, 2)
+    assert stats.device_cache.bytes == stats.cache.bytes
+    bank.forget(namespace="a")
+    left = bank.stats().device_cache
+    assert left is not None
+    assert left.records == 0
+
+
 def test_what_was_forgotten_is_not_held(bank: ExplicitBank) -> None:
     bank.remember([PUMP, BOAT], namespace="a")
     bank.ask("pump?", namespace="a", k=2, max_new_tokens=1)
