@@ -188,6 +188,35 @@ def bench_recall(
         _print(result["differences"])
 
 
+@bench.command("serving")
+@errors_said
+def bench_serving(
+    data: Annotated[Path, typer.Option("--data", help="A file in SQuAD's format.")],
+    json_path: ResultOption,
+    refs: RefsOption = 5,
+    n: Annotated[int, typer.Option("--n", help="Questions.")] = 10,
+    new_tokens: Annotated[int, typer.Option("--new-tokens", help="Of answers whose speed is taken.")] = 128,
+    slots: Annotated[
+        list[int] | None, typer.Option("--slots", help="Among how many to search; repeatable. [default: 10, 100000]")
+    ] = None,
+    model: ModelOption = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of the draw of questions.")] = 0,
+    plot: PlotOption = None,
+) -> None:
+    """Time memory from each tier, exchanged while speaking, among many slots; check the citations."""
+    from trimem.bench.serving import SLOTS, plot_serving, run
+    from trimem.lm.load import load_model
+
+    quiet()
+    lm = load_model(model)
+    result = run(data, lm=lm, refs=refs, n=n, new_tokens=new_tokens, slots=slots or SLOTS, seed=seed)
+    _write(result, json_path)
+    if plot is not None:
+        plot_serving(result, plot)
+    for measured in ("tiers", "exchange", "slots", "citations"):
+        _print(result[measured])
+
+
 def _print(rows: list[dict[str, Any]]) -> None:
     """Print rows of a benchmark as a table, blank where nothing was measured."""
     table = Table(box=None, padding=(0, 1, 0, 0))
