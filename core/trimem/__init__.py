@@ -12,18 +12,20 @@ from trimem.errors import (
     BankNotFoundError,
     ContextLengthError,
     CorruptTensorError,
+    FileTooLargeError,
     FingerprintMismatch,
     InvalidInputError,
     InvalidNamespaceError,
     MissingDependencyError,
     ModelError,
     SchemaVersionError,
+    SlotNotFoundError,
     StoreError,
     TrimemError,
     UnreadableFileError,
     UnsupportedModelError,
 )
-from trimem.types import Answer, BankStats, ErasureReceipt, Hit, Slot, Timings
+from trimem.types import Answer, BankStats, ErasureReceipt, Hit, Slot, SyncReport, Timings, Unreadable
 
 if TYPE_CHECKING:
     from trimem.bank import Bank
@@ -57,6 +59,7 @@ __all__ = [
     "ErasureReceipt",
     "ExplicitBank",
     "ExplicitConfig",
+    "FileTooLargeError",
     "FingerprintMismatch",
     "Hit",
     "InvalidInputError",
@@ -67,9 +70,12 @@ __all__ = [
     "Reading",
     "SchemaVersionError",
     "Slot",
+    "SlotNotFoundError",
     "StoreError",
+    "SyncReport",
     "Timings",
     "TrimemError",
+    "Unreadable",
     "UnreadableFileError",
     "UnsupportedModelError",
     "__version__",

@@ -204,3 +204,39 @@ class ErasureReceipt:
     records: int
     tensor_bytes: int
     erased_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A file or folder that gave no text.
+
+    Attributes:
+        source: Its path as it was given, with ``/`` between its parts.
+        reason: Why, in a phrase.
+        unexpected: Whether it should have been readable, by its name or because it was named itself.
+        error: Name of the error of :mod:`trimem.errors` that reading it alone raises.
+    """
+
+    source: str
+    reason: str
+    unexpected: bool
+    error: str = "UnreadableFileError"
+
+
+@dataclass(frozen=True, slots=True)
+class SyncReport:
+    """What was done to make a bank hold what a folder holds; files by their paths.
+
+    Attributes:
+        added: Files that are new.
+        changed: Files whose text replaced what it was.
+        removed: Files that are gone, or hold no text any more.
+        unchanged: Files that were left alone.
+        skipped: What could not be read. If a file had been read before, what it said then stays.
+    """
+
+    added: tuple[str, ...]
+    changed: tuple[str, ...]
+    removed: tuple[str, ...]
+    unchanged: tuple[str, ...] = field(repr=False)
+    skipped: tuple[Unreadable, ...]

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
+from trimem.errors import SlotNotFoundError
 from trimem.explicit.compiler import Compiler
 from trimem.explicit.reading import Reading
 from trimem.lm.generate import generate
 from trimem.types import Answer, Hit, Timings
+
+ATTEMPTS = 5
+"""To read hits before they are replaced by a new version of their document."""
 
 
 class Answering:
@@ -18,7 +22,7 @@ class Answering:
 
     Args:
         compiler: Of the bank's model.
-        recall: Finds the hits; called at once.
+        recall: Finds the hits; called at once, and again if they are replaced before they are read.
         attach: Attaches hits to the model.
         question: The question.
         max_new_tokens: Most tokens of the answer.
@@ -35,6 +39,7 @@ class Answering:
         options: Mapping[str, Any],
     ) -> None:
         self._compiler = compiler
+        self._recall = recall
         self._attach = attach
         self._max_new_tokens = max_new_tokens
         self._options = options
@@ -46,7 +51,7 @@ class Answering:
     def speak(self, on_text: Callable[[str], None] | None = None, stop: Callable[[], bool] | None = None) -> Answer:
         """Attach the hits and generate; arguments as of :func:`trimem.lm.generate.generate`."""
         begun = time.perf_counter()
-        with self._attach(self._hits) as reading:
+        with self._attached() as reading:
             loaded = time.perf_counter()
             generation = generate(
                 self._compiler.lm,
@@ -70,3 +75,16 @@ class Answering:
             memory_tokens=reading.tokens,
             new_tokens=generation.new_tokens,
         )
+
+    @contextmanager
+    def _attached(self) -> Iterator[Reading]:
+        with ExitStack() as stack:
+            for left in reversed(range(ATTEMPTS)):
+                try:
+                    reading = stack.enter_context(self._attach(self._hits))
+                    break
+                except SlotNotFoundError:
+                    if not left:
+                        raise
+                    self._hits = self._recall()
+            yield reading

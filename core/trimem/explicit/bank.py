@@ -14,7 +14,13 @@ from typing import Any, Literal, overload
 from uuid import uuid4
 
 from trimem.bank import Bank
-from trimem.errors import BankNotFoundError, ContextLengthError, InvalidInputError
+from trimem.errors import (
+    BankNotFoundError,
+    ContextLengthError,
+    CorruptTensorError,
+    InvalidInputError,
+    SlotNotFoundError,
+)
 from trimem.explicit.answering import Answering
 from trimem.explicit.compiler import Compiler
 from trimem.explicit.config import ExplicitConfig
@@ -24,6 +30,7 @@ from trimem.explicit.identity import MECHANISM, check_config, check_encoder, che
 from trimem.explicit.read import Layout
 from trimem.explicit.reading import AnswerStream, Reading
 from trimem.explicit.records import Records
+from trimem.explicit.sync import sync
 from trimem.explicit.writer import Writer
 from trimem.lm.attach import attach
 from trimem.lm.load import DEFAULT_NAME, load_model
@@ -33,6 +40,7 @@ from trimem.store.metadata import MetadataStore, utc_now
 from trimem.store.search import HybridSearch
 from trimem.store.tensors import TensorStore
 from trimem.text.encoders import Embeddings, Encoder, as_encoder
+from trimem.text.readers import MAX_BYTES
 from trimem.types import (
     Answer,
     BankStats,
@@ -40,6 +48,7 @@ from trimem.types import (
     Hit,
     Metadata,
     SlotId,
+    SyncReport,
     as_namespace,
     check_k,
 )
@@ -244,6 +253,35 @@ class ExplicitBank(Bank):
             records, freed = self._records.delete(slots)
         return ErasureReceipt(uuid4().hex, path, documents, tuple(slots), records, freed, self._clock())
 
+    def sync(
+        self,
+        folder: str | Path,
+        *,
+        namespace: str | Sequence[str],
+        max_bytes: int = MAX_BYTES,
+        progress: bool | None = None,
+    ) -> SyncReport:
+        """Make a namespace hold what the files of a folder hold: compile what changed, forget what is gone.
+
+        Only what a sync of the same folder remembered is replaced or forgotten. A file that cannot be
+        read is reported and holds nothing up; if it had been read before, what it said then stays.
+
+        Args:
+            folder: The folder, read with all below it but hidden files and links to folders.
+            namespace: Whose it is.
+            max_bytes: The largest file to read.
+            progress: Whether to show bars; None shows them where there is a terminal or a notebook.
+
+        Raises:
+            InvalidInputError: There is no such folder; nothing is forgotten then.
+
+        Reads every file, O(bytes), and compiles those that changed, O(tokens). Whoever reads the bank finds
+        each document as it was or as it is. What an interruption leaves undone, the same call does when it is
+        repeated; while another sync of the bank runs, it waits.
+        """
+        path = as_namespace(namespace)
+        return sync(self, self._store, path, Path(folder), at=self.folder, max_bytes=max_bytes, progress=progress)
+
     # Reading
 
     def recall(
@@ -265,8 +303,10 @@ class ExplicitBank(Bank):
         if row is None:
             return []
         check_encoder(self.folder, row, self._encoder)
-        found = dict(self._search(query, self._encoder.encode_query(query), k, path, where))
-        return [Hit(slot, found[slot.id]) for slot in self._store.slots(list(found))]
+        vector = self._encoder.encode_query(query)
+        with self._store.snapshot():
+            found = dict(self._search(query, vector, k, path, where))
+            return [Hit(slot, found[slot.id]) for slot in self._store.slots(list(found))]
 
     @contextmanager
     def attach(
@@ -299,7 +339,7 @@ class ExplicitBank(Bank):
 
         Raises:
             FingerprintMismatch: Another model compiled the bank.
-            InvalidInputError: A hit is not in the bank (any more).
+            SlotNotFoundError: A hit is not in the bank (any more).
             ContextLengthError: The hits fill the model's context.
             CorruptTensorError: The tensors of a hit cannot be read.
         """
@@ -310,7 +350,11 @@ class ExplicitBank(Bank):
         compiler = self.compiler if lm is self.model else Compiler(lm, self.config)
         most = tokens_per_hit(hits, density)
         self.compile(hits, progress=False)
-        records = self._records.read(compiler, [hit.id for hit in hits], most)
+        try:
+            records = self._records.read(compiler, [hit.id for hit in hits], most)
+        except CorruptTensorError:
+            self._check_held([hit.id for hit in hits])  # or was it removed a moment ago?
+            raise
         placement = compiler.place(records, layout, bias_per_hit(hits, bias))
         reading = Reading(tuple(hits), placement.span, placement.owner)
         if reading.tokens >= lm.context_length:
@@ -332,12 +376,10 @@ class ExplicitBank(Bank):
             How many were compiled.
 
         Raises:
-            InvalidInputError: A hit is not in the bank (any more).
+            SlotNotFoundError: A hit is not in the bank (any more).
         """
         ids = list({hit.id: None for hit in hits})
-        held = {slot.id for slot in self._store.slots(ids)}
-        if gone := [slot for slot in ids if slot not in held]:
-            raise InvalidInputError(f"the bank in {self.folder} does not hold (any more) the slots {gone}")
+        self._check_held(ids)
         with self._lock:
             cold = self._records.missing(ids)
             if cold:
@@ -346,16 +388,24 @@ class ExplicitBank(Bank):
                 with track("compiling references", sum(map(len, documents)), progress) as advance:
                     self._records.compile(self.compiler, documents, sizes, advance)
                 self._store.set_tensor_bytes(sizes)
+                held = {slot.id for slot in self._store.slots(list(sizes))}
+                self._records.delete(slot for slot in sizes if slot not in held)  # forgotten meanwhile
         return len(cold)
+
+    def _check_held(self, ids: Sequence[SlotId]) -> None:
+        held = {slot.id for slot in self._store.slots(ids)}
+        if gone := [slot for slot in ids if slot not in held]:
+            raise SlotNotFoundError(f"the bank in {self.folder} does not hold (any more) the slots {gone}")
 
     def _pieces(self, cold: Sequence[SlotId]) -> list[dict[SlotId, str]]:
         """Return the texts that must be compiled for slots: their own, or all of their documents."""
-        slots = self._store.slots(cold)
-        if self.config.context == "independent":
-            return [{slot.id: slot.text} for slot in slots]
-        keys = {(slot.namespace, slot.document) for slot in slots}
-        found = (self._store.documents(namespace, [key])[key][1] for namespace, key in keys)
-        return [{slot.id: slot.text for slot in self._store.slots(ids)} for ids in found]
+        with self._store.snapshot():
+            slots = self._store.slots(cold)
+            if self.config.context == "independent":
+                return [{slot.id: slot.text} for slot in slots]
+            keys = {(slot.namespace, slot.document) for slot in slots}
+            found = [self._store.documents(namespace, [key])[key][1] for namespace, key in keys]
+            return [{slot.id: slot.text for slot in self._store.slots(ids)} for ids in found]
 
     @overload
     def ask(

@@ -1,19 +1,20 @@
 """The rows of a bank: documents and slots, found by namespace, filter, words or id.
 
 Every statement that reads or deletes slots is built on :mod:`trimem.store.scope`. A transaction is
-one public method.
+one public method, or all reads of one snapshot.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
+from threading import local
 from typing import Any
 
 import numpy as np
@@ -91,15 +92,34 @@ class MetadataStore:
         self._clock = clock
         self._engine = open_engine(path)
         self._writing = writing(self._engine)
+        self._thread = local()
 
     def close(self) -> None:
         self._engine.dispose()
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Let all reads of this thread see the bank at one moment, whatever is written meanwhile."""
+        if getattr(self._thread, "session", None) is not None:
+            yield  # in the one there is
+            return
+        with Session(self._engine, expire_on_commit=False) as session:
+            self._thread.session = session
+            try:
+                yield
+            finally:
+                self._thread.session = None
+
+    @contextmanager
+    def _read(self) -> Iterator[Session]:
+        with self.snapshot():
+            yield self._thread.session
 
     # The bank as a whole
 
     def bank(self) -> BankRow | None:
         """Return the bank's row, or None in a new database."""
-        with Session(self._engine, expire_on_commit=False) as session:
+        with self._read() as session:
             return session.get(BankRow, 1)
 
     def create_bank(
@@ -123,14 +143,14 @@ class MetadataStore:
 
     def revision(self) -> int:
         """Return a number that grows with every write to this bank, by whichever process."""
-        with Session(self._engine) as session:
+        with self._read() as session:
             return session.scalars(select(BankRow.revision)).one_or_none() or 0
 
     def stats(self, namespace: Namespace | None) -> BankStats:
         """Count what is stored, in all or under one namespace."""
         scope = [] if namespace is None else [under(SlotRow.namespace, namespace)]
         documents = [] if namespace is None else [under(DocumentRow.namespace, namespace)]
-        with Session(self._engine) as session:
+        with self._read() as session:
             slots, compiled, tokens, tensor_bytes = session.execute(
                 select(
                     func.count(),
@@ -157,7 +177,7 @@ class MetadataStore:
     def documents(self, namespace: Namespace, keys: Collection[str]) -> dict[str, tuple[str, list[SlotId]]]:
         """Return content hash and slot ids of those documents, of exactly this namespace, that exist."""
         found: dict[str, tuple[str, list[SlotId]]] = {}
-        with Session(self._engine) as session:
+        with self._read() as session:
             for some in _batches(keys):
                 rows = session.execute(
                     select(DocumentRow.key, DocumentRow.content_hash, SlotRow.slot_id)
@@ -170,6 +190,17 @@ class MetadataStore:
                     if slot_id is not None:
                         slots.append(slot_id)
         return found
+
+    def documents_under(self, namespace: Namespace, prefix: str) -> dict[str, tuple[str, Metadata]]:
+        """Return content hash and metadata of the documents, of exactly this namespace, whose keys begin so."""
+        after = prefix[:-1] + chr(ord(prefix[-1]) + 1)
+        with self._read() as session:
+            rows = session.execute(
+                select(DocumentRow.key, DocumentRow.content_hash, DocumentRow.meta)
+                .where(DocumentRow.namespace == format_path(namespace))
+                .where(DocumentRow.key >= prefix, DocumentRow.key < after)
+            )
+            return {key: (content_hash, meta) for key, content_hash, meta in rows}
 
     def put(self, namespace: Namespace, documents: Sequence[tuple[Document, Sequence[NewSlot]]]) -> list[SlotId]:
         """Store documents with their slots, replacing those of exactly this namespace and the same key.
@@ -273,7 +304,7 @@ class MetadataStore:
     def slots(self, ids: Sequence[SlotId]) -> list[Slot]:
         """Return slots in the order of ``ids``; those that do not exist are left out."""
         found: dict[SlotId, Slot] = {}
-        with Session(self._engine) as session:
+        with self._read() as session:
             for some in _batches(ids):
                 rows = session.scalars(_slot_rows().where(SlotRow.slot_id.in_(some)))
                 found.update((row.slot_id, _slot(row)) for row in rows)
@@ -282,7 +313,7 @@ class MetadataStore:
     def ids(self, namespace: Namespace, where: Where | None) -> list[SlotId]:
         """Return the ids of all slots in scope, oldest first."""
         statement = select(SlotRow.slot_id).join(SlotRow.document).where(*in_scope(namespace, where))
-        with Session(self._engine) as session:
+        with self._read() as session:
             return list(session.scalars(statement.order_by(SlotRow.id)))
 
     def lexical(self, query: str, namespace: Namespace, where: Where | None, limit: int) -> dict[SlotId, float]:
@@ -305,12 +336,12 @@ class MetadataStore:
         )
         if where:
             statement = statement.join(SlotRow.document)
-        with Session(self._engine) as session:
+        with self._read() as session:
             return {slot_id: -float(score) for slot_id, score in session.execute(statement)}
 
     def vectors(self) -> tuple[int, list[SlotId], NDArray[np.float32]]:
         """Return revision, ids and vectors (slots, dim) of the whole bank. Costs O(slots * dim)."""
-        with Session(self._engine) as session:
+        with self._read() as session:
             revision = session.scalars(select(BankRow.revision)).one_or_none() or 0
             rows = session.execute(select(SlotRow.slot_id, SlotRow.vector).order_by(SlotRow.id)).all()
         matrix = np.frombuffer(b"".join(vector for _, vector in rows), np.float32)
