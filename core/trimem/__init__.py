@@ -25,7 +25,7 @@ from trimem.errors import (
     UnreadableFileError,
     UnsupportedModelError,
 )
-from trimem.types import Answer, BankStats, ErasureReceipt, Hit, Slot, SyncReport, Timings, Unreadable
+from trimem.types import Answer, BankStats, ErasureReceipt, Hit, Slot, SyncReport, Timings, Turn, Unreadable
 
 if TYPE_CHECKING:
     from trimem.bank import Bank
@@ -75,6 +75,7 @@ __all__ = [
     "SyncReport",
     "Timings",
     "TrimemError",
+    "Turn",
     "Unreadable",
     "UnreadableFileError",
     "UnsupportedModelError",

@@ -6,7 +6,7 @@ import random
 import statistics
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from trimem.bench.bootstrap import gap_closed
 from trimem.bench.corpus import Corpus
 from trimem.bench.environment import environment
 from trimem.bench.kv_retrieval import load_kv
+from trimem.bench.locomo import load_locomo
 from trimem.bench.squad import load_squad
 from trimem.bench.systems import ClosedBook, ExplicitMemory, System, TextRag
 from trimem.bench.trials import MAX_NEW_TOKENS, NAMESPACE, Outcome, Trial, ask, found, search, warm_up
@@ -31,7 +32,11 @@ SYSTEMS = ("text_rag_cached_prefix", *VARIANTS)
 
 DEFAULT = ("text_rag_cached_prefix", "kv_concat", "explicit_dense", "explicit_mixed")
 
-FORMATS: dict[str, Callable[[Path], list[Corpus]]] = {"squad": lambda path: [load_squad(path)], "kv": load_kv}
+FORMATS: dict[str, Callable[[Path], list[Corpus]]] = {
+    "squad": lambda path: [load_squad(path)],
+    "kv": load_kv,
+    "locomo": load_locomo,
+}
 """What files of questions can be in."""
 
 
@@ -117,7 +122,8 @@ def run(
         progress: Whether to show bars; None shows them where there is a terminal.
 
     Returns:
-        What ``--json`` writes: the settings, ``recall_at_k`` and a row a system.
+        What ``--json`` writes: the settings, ``recall_at_k`` and a row a system; where questions have
+        categories, also ``categories`` with the same for the questions of each.
 
     Raises:
         InvalidInputError: A number is below 1, or a name is unknown.
@@ -139,7 +145,10 @@ def run(
         trials = [search(bank, question, refs, _of(i)) for i, question in drawn]
         hits = [hit for trial in trials for hit in trial.hits]
         compared = _systems(bank, folder, names, corpora, hits, stack, progress)
-        rows = _measure(compared, trials, new_tokens, progress)
+        measured = _measure(compared, trials, new_tokens, progress)
+        better = _better(measured)
+        rows = _rows(compared, measured, better)
+        categories = _by_category(compared, trials, measured, better)
     return {
         "benchmark": "explicit",
         "data": data.name,
@@ -149,7 +158,8 @@ def run(
         "seed": seed,
         "paragraphs": sum(len(corpus.passages) for corpus in corpora),
         "recall_at_k": statistics.mean(found(trial) for trial in trials),
-        "rows": [asdict(row) for row in rows],
+        "rows": rows,
+        **({"categories": categories} if categories else {}),
         "environment": environment(),
     }
 
@@ -200,7 +210,10 @@ def _copy(hits: Iterable[Hit], corpora: Sequence[Corpus], to: ExplicitBank) -> N
         to.remember([passages[int(key)] for key in keys], namespace=namespace, ids=keys, compile=False, progress=False)
 
 
-def _measure(compared: Sequence[System], trials: Sequence[Trial], new_tokens: int, progress: bool | None) -> list[Row]:
+def _measure(
+    compared: Sequence[System], trials: Sequence[Trial], new_tokens: int, progress: bool | None
+) -> dict[str, list[Outcome]]:
+    """Ask every system every question, and return what came of it by the system's name."""
     measured: dict[str, list[Outcome]] = {system.name: [] for system in compared}
     for system in compared:
         warm_up(system, trials[0])
@@ -209,12 +222,39 @@ def _measure(compared: Sequence[System], trials: Sequence[Trial], new_tokens: in
             for system in compared:
                 measured[system.name].append(ask(system, trial, new_tokens))
                 advance(1)
+    return measured
+
+
+def _better(measured: Mapping[str, Sequence[Outcome]]) -> str:
+    """Return the better of the two orders of references in text."""
+    orders = ("text_rag_best_last", "text_rag_best_first")
+    return min(orders, key=lambda name: statistics.mean(one.nll for one in measured[name]))
+
+
+def _by_category(
+    compared: Sequence[System], trials: Sequence[Trial], measured: Mapping[str, Sequence[Outcome]], better: str
+) -> list[dict[str, Any]]:
+    """Return recall and rows for the questions of each category."""
+    parts = []
+    for category in sorted({trial.question.category for trial in trials if trial.question.category is not None}):
+        of = [i for i, trial in enumerate(trials) if trial.question.category == category]
+        parts.append(
+            {
+                "category": category,
+                "n": len(of),
+                "recall_at_k": statistics.mean(found(trials[i]) for i in of),
+                "rows": _rows(compared, {name: [many[i] for i in of] for name, many in measured.items()}, better),
+            }
+        )
+    return parts
+
+
+def _rows(compared: Sequence[System], measured: Mapping[str, Sequence[Outcome]], better: str) -> list[dict[str, Any]]:
     nll = {name: [one.nll for one in many] for name, many in measured.items()}
-    better = min(("text_rag_best_last", "text_rag_best_first"), key=lambda name: statistics.mean(nll[name]))
     rows = []
     for system in compared:
         many, gap = measured[system.name], None
-        if len(trials) > 1:
+        if len(many) > 1:
             gap = gap_closed(nll["closed_book"], nll[system.name], nll[better])
         means = [statistics.mean(nll[name]) for name in ("closed_book", system.name, better)]
         rows.append(
@@ -232,7 +272,7 @@ def _measure(compared: Sequence[System], trials: Sequence[Trial], new_tokens: in
                 gap_closed_high=None if gap is None else gap.high,
             )
         )
-    return rows
+    return [asdict(row) for row in rows]
 
 
 def _bytes_per_ref(system: System) -> float:

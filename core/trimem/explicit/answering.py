@@ -11,7 +11,7 @@ from trimem.errors import SlotNotFoundError
 from trimem.explicit.compiler import Compiler
 from trimem.explicit.reading import Reading
 from trimem.lm.generate import generate
-from trimem.types import Answer, Hit, Timings
+from trimem.types import Answer, Hit, Message, Timings
 
 ATTEMPTS = 5
 """To read hits before they are replaced by a new version of their document."""
@@ -25,6 +25,7 @@ class Answering:
         recall: Finds the hits; called at once, and again if they are replaced before they are read.
         attach: Attaches hits to the model.
         question: The question.
+        history: What was said before it.
         max_new_tokens: Most tokens of the answer.
         options: Passed to transformers' ``generate``.
     """
@@ -35,6 +36,7 @@ class Answering:
         recall: Callable[[], Sequence[Hit]],
         attach: Callable[[Sequence[Hit]], AbstractContextManager[Reading]],
         question: str,
+        history: Sequence[Message],
         max_new_tokens: int,
         options: Mapping[str, Any],
     ) -> None:
@@ -46,7 +48,7 @@ class Answering:
         self._started = time.perf_counter()
         self._hits = recall()
         self._searched = time.perf_counter()
-        self._prompt = compiler.question(question)
+        self._prompt = compiler.question(question, history)
 
     def speak(self, on_text: Callable[[str], None] | None = None, stop: Callable[[], bool] | None = None) -> Answer:
         """Attach the hits and generate; arguments as of :func:`trimem.lm.generate.generate`."""

@@ -39,6 +39,7 @@ from trimem.progress import track
 from trimem.store.metadata import MetadataStore, utc_now
 from trimem.store.search import HybridSearch
 from trimem.store.tensors import TensorStore
+from trimem.text import following
 from trimem.text.encoders import Embeddings, Encoder, as_encoder
 from trimem.text.readers import MAX_BYTES
 from trimem.types import (
@@ -46,10 +47,13 @@ from trimem.types import (
     BankStats,
     ErasureReceipt,
     Hit,
+    Message,
     Metadata,
     SlotId,
     SyncReport,
+    Turn,
     as_namespace,
+    check_history,
     check_k,
 )
 
@@ -179,7 +183,7 @@ class ExplicitBank(Bank):
 
     def remember(
         self,
-        texts: str | Sequence[str],
+        texts: str | Turn | Sequence[str | Turn],
         *,
         namespace: str | Sequence[str],
         metadata: Metadata | Sequence[Metadata] | None = None,
@@ -191,7 +195,8 @@ class ExplicitBank(Bank):
 
         Args:
             texts: One or many. Each is cut on sentence borders into references of at most
-                ``config.reference_tokens`` tokens.
+                ``config.reference_tokens`` tokens. A :class:`trimem.Turn` of a conversation is read with its
+                speaker before it, and has speaker and time in its metadata.
             namespace: Whose they are.
             metadata: Stored beside them, one for all or one each.
             ids: Keys of the texts, one each.
@@ -285,11 +290,24 @@ class ExplicitBank(Bank):
     # Reading
 
     def recall(
-        self, query: str, k: int = 4, *, namespace: str | Sequence[str], where: Mapping[str, Any] | None = None
+        self,
+        query: str,
+        k: int = 4,
+        *,
+        namespace: str | Sequence[str],
+        where: Mapping[str, Any] | None = None,
+        history: Sequence[Message] = (),
     ) -> list[Hit]:
         """Return the best ``k`` slots for ``query``, best first; see :meth:`trimem.Bank.recall`.
 
         By words and by meaning at once (:mod:`trimem.store.search`). The language model is not needed.
+
+        Args:
+            query: What to look for.
+            k: How many at most.
+            namespace: Where to look, and below.
+            where: Filter on metadata.
+            history: What was said before, which is searched for, too (:mod:`trimem.text.following`).
 
         Raises:
             InvalidInputError: The query is empty or k is less than 1.
@@ -297,6 +315,7 @@ class ExplicitBank(Bank):
         """
         path = as_namespace(namespace)
         check_k(k)
+        check_history(history)
         if not isinstance(query, str) or not query.strip():
             raise InvalidInputError(f"a query must be a string that is not empty, got {query!r}")
         row = self._store.bank()
@@ -305,7 +324,7 @@ class ExplicitBank(Bank):
         check_encoder(self.folder, row, self._encoder)
         vector = self._encoder.encode_query(query)
         with self._store.snapshot():
-            found = dict(self._search(query, vector, k, path, where))
+            found = dict(self._search(following.words(query, history), vector, k, path, where))
             return [Hit(slot, found[slot.id]) for slot in self._store.slots(list(found))]
 
     @contextmanager
@@ -415,6 +434,7 @@ class ExplicitBank(Bank):
         namespace: str | Sequence[str],
         k: int = 5,
         where: Mapping[str, Any] | None = None,
+        history: Sequence[Message] = (),
         max_new_tokens: int = 128,
         density: Density = "dense",
         layout: Layout = "sequential",
@@ -431,6 +451,7 @@ class ExplicitBank(Bank):
         namespace: str | Sequence[str],
         k: int = 5,
         where: Mapping[str, Any] | None = None,
+        history: Sequence[Message] = (),
         max_new_tokens: int = 128,
         density: Density = "dense",
         layout: Layout = "sequential",
@@ -446,6 +467,7 @@ class ExplicitBank(Bank):
         namespace: str | Sequence[str],
         k: int = 5,
         where: Mapping[str, Any] | None = None,
+        history: Sequence[Message] = (),
         max_new_tokens: int = 128,
         density: Density = "dense",
         layout: Layout = "sequential",
@@ -463,6 +485,8 @@ class ExplicitBank(Bank):
             namespace: Whose memory to read, and below.
             k: How many slots at most.
             where: Filter on metadata, as in :meth:`recall`.
+            history: What was said before, as messages of ``user`` and ``assistant``, oldest first: "she"
+                and "the other one" are understood from it, in the search and by the model.
             max_new_tokens: Most tokens of the answer.
             density: How many tokens of each slot to read, as in :meth:`attach`.
             layout: Where they stand, as in :meth:`attach`.
@@ -476,9 +500,10 @@ class ExplicitBank(Bank):
         """
         answering = Answering(
             self.compiler,
-            lambda: self.recall(question, k, namespace=namespace, where=where),
+            lambda: self.recall(question, k, namespace=namespace, where=where, history=history),
             lambda hits: self.attach(hits=hits, density=density, layout=layout, bias=bias),
             question,
+            history,
             max_new_tokens,
             options,
         )
