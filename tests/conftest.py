@@ -1,4 +1,4 @@
-"""What tests of all rooms share: real models, tiny ones and the one that comes as a wheel."""
+"""What tests of all rooms share: real models, tiny ones and those that come as wheels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import torch
 from transformers.utils import logging as transformers_logging
 
 from tests import tiny
-from trimem import ExplicitBank, LanguageModel, load_model
+from trimem import ExplicitBank, LanguageModel, MissingDependencyError, load_model
+from trimem.lm.wheels import WHEELS
 from trimem.text.encoders import Encoder, as_encoder
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that asks a hub is a wrong test
@@ -26,6 +27,23 @@ logging.getLogger("transformers").setLevel(logging.ERROR)
 def smollm() -> LanguageModel:
     """SmolLM2-135M-Instruct, from its wheel."""
     return load_model()
+
+
+@pytest.fixture(scope="session")
+def gemma() -> LanguageModel:
+    """Gemma 3 270M, where its wheels are installed; nothing else asks for their 253 MB."""
+    try:
+        WHEELS["gemma-3-270m"].pieces()
+    except MissingDependencyError as error:
+        pytest.skip(str(error))
+    return load_model("gemma-3-270m")
+
+
+@pytest.fixture(params=["smollm", "gemma"])
+def pretrained(request: pytest.FixtureRequest) -> LanguageModel:
+    """Each of the models that come as wheels."""
+    lm: LanguageModel = request.getfixturevalue(request.param)
+    return lm
 
 
 @pytest.fixture(scope="session")

@@ -54,7 +54,7 @@ from trimem import LanguageModel
 
 VOCABULARY = 97
 WINDOW = 8
-_SHAPE: dict[str, Any] = {
+SHAPE: dict[str, Any] = {
     "vocab_size": VOCABULARY,
     "hidden_size": 64,
     "intermediate_size": 96,
@@ -78,7 +78,7 @@ _PER_LAYER_INPUT: dict[str, Any] = {"hidden_size_per_layer_input": 8, "vocab_siz
 
 def llama(**changes: Any) -> PreTrainedModel:
     """Return a Llama; ``changes`` go into its configuration."""
-    return LlamaForCausalLM(LlamaConfig(**{**_SHAPE, **changes}))
+    return LlamaForCausalLM(LlamaConfig(**{**SHAPE, **changes}))
 
 
 def _auto(model_type: str, **changes: Any) -> Callable[[], PreTrainedModel]:
@@ -86,7 +86,7 @@ def _auto(model_type: str, **changes: Any) -> Callable[[], PreTrainedModel]:
 
     def build() -> PreTrainedModel:
         model: PreTrainedModel = AutoModelForCausalLM.from_config(
-            AutoConfig.for_model(model_type, **{**_SHAPE, **changes})
+            AutoConfig.for_model(model_type, **{**SHAPE, **changes})
         )
         return model
 
@@ -102,16 +102,16 @@ def gemma4(**changes: Any) -> PreTrainedModel:
 MODELS: dict[str, Callable[[], PreTrainedModel]] = {
     "llama": llama,
     "qwen2": lambda: Qwen2ForCausalLM(
-        Qwen2Config(**_SHAPE, use_sliding_window=True, sliding_window=WINDOW, max_window_layers=2)
+        Qwen2Config(**SHAPE, use_sliding_window=True, sliding_window=WINDOW, max_window_layers=2)
     ),
-    "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**_SHAPE, head_dim=16)),
-    "mistral": lambda: MistralForCausalLM(MistralConfig(**_SHAPE, head_dim=16, sliding_window=WINDOW)),
-    "phi3": lambda: Phi3ForCausalLM(Phi3Config(**{**_SHAPE, "sliding_window": WINDOW, "partial_rotary_factor": 0.5})),
+    "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**SHAPE, head_dim=16)),
+    "mistral": lambda: MistralForCausalLM(MistralConfig(**SHAPE, head_dim=16, sliding_window=WINDOW)),
+    "phi3": lambda: Phi3ForCausalLM(Phi3Config(**{**SHAPE, "sliding_window": WINDOW, "partial_rotary_factor": 0.5})),
     "gemma2": lambda: Gemma2ForCausalLM(
-        Gemma2Config(**_SHAPE, head_dim=16, sliding_window=WINDOW, attn_logit_softcapping=3.0)
+        Gemma2Config(**SHAPE, head_dim=16, sliding_window=WINDOW, attn_logit_softcapping=3.0)
     ),
     "gemma3": lambda: Gemma3ForCausalLM(
-        Gemma3TextConfig(**{**_SHAPE, "num_hidden_layers": 6}, head_dim=16, sliding_window=WINDOW)
+        Gemma3TextConfig(**{**SHAPE, "num_hidden_layers": 6}, head_dim=16, sliding_window=WINDOW)
     ),
     "gpt2": lambda: GPT2LMHeadModel(
         GPT2Config(
@@ -127,18 +127,18 @@ MODELS: dict[str, Callable[[], PreTrainedModel]] = {
         )
     ),
     "gpt_neox": lambda: GPTNeoXForCausalLM(
-        GPTNeoXConfig(**{key: value for key, value in _SHAPE.items() if key != "num_key_value_heads"})
+        GPTNeoXConfig(**{key: value for key, value in SHAPE.items() if key != "num_key_value_heads"})
     ),
     "gpt_oss": lambda: _with_sinks(
         GptOssForCausalLM(
-            GptOssConfig(**_SHAPE, head_dim=16, sliding_window=WINDOW, num_local_experts=2, num_experts_per_tok=1)
+            GptOssConfig(**SHAPE, head_dim=16, sliding_window=WINDOW, num_local_experts=2, num_experts_per_tok=1)
         )
     ),
-    "cohere": lambda: CohereForCausalLM(CohereConfig(**_SHAPE)),
-    "glm": lambda: GlmForCausalLM(GlmConfig(**_SHAPE, head_dim=16)),
-    "granite": lambda: GraniteForCausalLM(GraniteConfig(**_SHAPE, attention_multiplier=0.2)),
-    "olmo2": lambda: Olmo2ForCausalLM(Olmo2Config(**_SHAPE)),
-    "stablelm": lambda: StableLmForCausalLM(StableLmConfig(**_SHAPE)),
+    "cohere": lambda: CohereForCausalLM(CohereConfig(**SHAPE)),
+    "glm": lambda: GlmForCausalLM(GlmConfig(**SHAPE, head_dim=16)),
+    "granite": lambda: GraniteForCausalLM(GraniteConfig(**SHAPE, attention_multiplier=0.2)),
+    "olmo2": lambda: Olmo2ForCausalLM(Olmo2Config(**SHAPE)),
+    "stablelm": lambda: StableLmForCausalLM(StableLmConfig(**SHAPE)),
     "gemma3n": _auto(
         "gemma3n_text",
         **SHARED_KV,
@@ -151,8 +151,8 @@ MODELS: dict[str, Callable[[], PreTrainedModel]] = {
     "gemma4": lambda: gemma4(layer_types=SHARED_KV["layer_types"][:3]),
 }
 NOPE: dict[str, Callable[[], PreTrainedModel]] = {  # every fourth layer has no positions
-    "cohere2": lambda: Cohere2ForCausalLM(Cohere2Config(**{**_SHAPE, "num_hidden_layers": 4}, sliding_window=WINDOW)),
-    "smollm3": lambda: SmolLM3ForCausalLM(SmolLM3Config(**{**_SHAPE, "num_hidden_layers": 4})),
+    "cohere2": lambda: Cohere2ForCausalLM(Cohere2Config(**{**SHAPE, "num_hidden_layers": 4}, sliding_window=WINDOW)),
+    "smollm3": lambda: SmolLM3ForCausalLM(SmolLM3Config(**{**SHAPE, "num_hidden_layers": 4})),
 }
 # Refused, for one reason or another: docs/models.md tells.
 OTHERS: dict[str, Callable[[], PreTrainedModel]] = {
@@ -195,7 +195,7 @@ OTHERS: dict[str, Callable[[], PreTrainedModel]] = {
         linear_key_head_dim=8,
         linear_value_head_dim=8,
     ),
-    "t5": lambda: T5ForConditionalGeneration(T5Config(**_SHAPE, d_model=64, d_kv=16, d_ff=96)),
+    "t5": lambda: T5ForConditionalGeneration(T5Config(**SHAPE, d_model=64, d_kv=16, d_ff=96)),
 }
 ABSOLUTE = {"gpt2"}
 EAGER_ONLY = {"gemma2", "gpt_oss"}  # softcap and sinks, which sdpa has not

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from trimem.errors import (
     BankNotFoundError,
+    CalibrationNotFoundError,
     ContextLengthError,
     CorruptTensorError,
     FileTooLargeError,
@@ -18,6 +19,7 @@ from trimem.errors import (
     InvalidNamespaceError,
     MissingDependencyError,
     ModelError,
+    PeerError,
     SchemaVersionError,
     SlotNotFoundError,
     StoreError,
@@ -25,12 +27,25 @@ from trimem.errors import (
     UnreadableFileError,
     UnsupportedModelError,
 )
-from trimem.types import Answer, BankStats, ErasureReceipt, Hit, Slot, SyncReport, Timings, Turn, Unreadable
+from trimem.types import (
+    Answer,
+    BankStats,
+    CacheStats,
+    Citation,
+    ErasureReceipt,
+    Hit,
+    Slot,
+    SyncReport,
+    Timings,
+    Turn,
+    Unreadable,
+)
 
 if TYPE_CHECKING:
     from trimem.bank import Bank
     from trimem.explicit.bank import ExplicitBank
     from trimem.explicit.config import ExplicitConfig
+    from trimem.explicit.read_config import ReadConfig
     from trimem.explicit.reading import AnswerStream, Reading
     from trimem.lm.load import load_model
     from trimem.lm.model import LanguageModel
@@ -43,6 +58,7 @@ _LAZY = {
     "ExplicitBank": "trimem.explicit.bank",
     "ExplicitConfig": "trimem.explicit.config",
     "LanguageModel": "trimem.lm.model",
+    "ReadConfig": "trimem.explicit.read_config",
     "Reading": "trimem.explicit.reading",
     "load_model": "trimem.lm.load",
 }
@@ -53,6 +69,9 @@ __all__ = [
     "Bank",
     "BankNotFoundError",
     "BankStats",
+    "CacheStats",
+    "CalibrationNotFoundError",
+    "Citation",
     "ContextLengthError",
     "CorruptTensorError",
     "Encoder",
@@ -67,6 +86,8 @@ __all__ = [
     "LanguageModel",
     "MissingDependencyError",
     "ModelError",
+    "PeerError",
+    "ReadConfig",
     "Reading",
     "SchemaVersionError",
     "Slot",

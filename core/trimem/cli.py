@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -33,11 +33,10 @@ from trimem.console import (
     quiet,
 )
 from trimem.errors import InvalidInputError
-from trimem.types import Hit, as_namespace
+from trimem.types import Answer, Citation, Hit, as_namespace
 
 if TYPE_CHECKING:
     from trimem.explicit.bank import ExplicitBank
-    from trimem.explicit.density import Density
 
 app = typer.Typer(
     name="trimem", help="Memory that language models can really use.", no_args_is_help=True, add_completion=False
@@ -108,10 +107,10 @@ def ask(
     k: Annotated[int, typer.Option("--k", "-k", help="References to read.")] = 5,
     max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", help="Longest answer, in tokens.")] = 128,
     where: WhereOption = None,
-    density: Annotated[
-        str, typer.Option("--density", help="dense, mixed, or tokens a head of each reference: 128,32,8.")
+    read: Annotated[
+        str, typer.Option("--read", help="dense: all as text would be read; mixed: more of what search is sure of.")
     ] = "dense",
-    bias: Annotated[float, typer.Option("--bias", help="Above 0, memory is heeded more than text would be.")] = 0.0,
+    explain: Annotated[bool, typer.Option("--explain", help="Mark what each sentence is from, and quote it.")] = False,
     model: ModelOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -123,11 +122,10 @@ def ask(
             k=k,
             where=_where(where),
             max_new_tokens=max_new_tokens,
-            density=_density(density),
-            bias=bias,
+            read=read,
             stream=True,
         )
-        if not as_json:
+        if not as_json and not explain:
             for piece in stream:
                 out.print(piece, end="", markup=False, highlight=False)
             out.print()
@@ -137,6 +135,7 @@ def ask(
             {
                 "text": answer.text,
                 "hits": [_hit(hit) for hit in answer.hits],
+                "citations": [_citation(citation) for citation in answer.citations],
                 "timings": asdict(answer.timings),
                 "prompt_tokens": answer.prompt_tokens,
                 "memory_tokens": answer.memory_tokens,
@@ -146,7 +145,9 @@ def ask(
         return
     if not answer.hits:
         err.print(f"[yellow]nothing is remembered under {escape(namespace)}: the model answered by itself[/]")
-    for hit in sorted(answer.hits, key=lambda hit: -(hit.attention or 0.0)):
+    if explain:
+        _explain(answer)
+    for hit in () if explain else sorted(answer.hits, key=lambda hit: -(hit.attention or 0.0)):
         out.print(f"  {hit.attention or 0.0:4.0%}  {escape(hit.source)}:{hit.slot.line}", highlight=False, style="dim")
     out.print(
         f"  first token {1000 * answer.timings.first_token:,.0f} ms, {answer.prompt_tokens} tokens read, "
@@ -260,7 +261,8 @@ def demo(
 def advise(
     uses: Annotated[float, typer.Option("--uses", help="How often the text is used in the model's lifetime.")],
     model: Annotated[
-        str | None, typer.Option("--model", help="Hugging Face id, folder or GGUF file; by default the small one.")
+        str | None,
+        typer.Option("--model", help="Hugging Face id, folder, GGUF file or gemma-3-270m; by default the small one."),
     ] = None,
     as_json: JsonOption = False,
     plot: Annotated[Path | None, typer.Option("--plot", help="Where to draw the costs, as PNG or SVG.")] = None,
@@ -311,6 +313,7 @@ def calibrate(
     model: ModelOption = None,
     samples: Annotated[int, typer.Option("--samples", help="Made-up facts to measure on.")] = 12,
     seed: Annotated[int, typer.Option("--seed", help="Of the facts.")] = 0,
+    head_bias: Annotated[bool, typer.Option("--head-bias", help="Also fit how much each head heeds memory.")] = False,
     path: Annotated[
         Path | None, typer.Option("--out", help="Where to write it; by default where trimem looks for it.")
     ] = None,
@@ -322,11 +325,14 @@ def calibrate(
     """
     from trimem.explicit.calibrate import calibrate as measure
     from trimem.explicit.calibration import own_calibration, save
+    from trimem.explicit.head_bias import fit_head_bias
     from trimem.lm.load import load_model
 
     quiet()
     lm = load_model(model)
     made = measure(lm, samples=samples, seed=seed)
+    if head_bias:
+        made = replace(made, head_bias=fit_head_bias(lm, samples=samples, seed=seed).tolist())
     where = own_calibration(lm) if path is None else path
     save(made, where)
     if as_json:
@@ -362,13 +368,6 @@ def _where(pairs: list[str] | None) -> dict[str, Any] | None:
     return where or None
 
 
-def _density(given: str) -> Density:
-    numbers = given.split(",")
-    if all(number.strip().isdecimal() for number in numbers):
-        return [int(number) for number in numbers]
-    return cast("Density", given)  # what is unknown is refused where it is used
-
-
 def _hit(hit: Hit) -> dict[str, Any]:
     slot = hit.slot
     return {
@@ -382,6 +381,30 @@ def _hit(hit: Hit) -> dict[str, Any]:
         "text": slot.text,
         "metadata": dict(slot.metadata),
     }
+
+
+def _citation(citation: Citation) -> dict[str, Any]:
+    return {
+        "id": citation.hit.id,
+        "source": citation.hit.source,
+        "share": citation.share,
+        "start": citation.start,
+        "stop": citation.stop,
+        "text": citation.text,
+    }
+
+
+def _explain(answer: Answer) -> None:
+    """Print an answer, each sentence with the number of the source it looked at most, and the sources."""
+    from trimem.explicit.attribution import marked
+
+    for sentence, source in marked(answer):
+        mark = "" if source is None else f" [dim]\\[{source + 1}][/]"
+        out.print(f"{escape(sentence)}{mark}", highlight=False)
+    for number, citation in enumerate(answer.citations, 1):
+        where = f"{escape(citation.hit.source)}:{citation.hit.slot.line}"
+        out.print(f"  [dim]\\[{number}][/] {citation.share:4.0%}  {where}", highlight=False)
+        out.print(f"      {escape(' '.join(citation.text.split()))}", highlight=False, style="dim")
 
 
 def _megabytes(count: int) -> str:

@@ -27,7 +27,7 @@ NamespaceOption = Annotated[str, typer.Option("--namespace", help="Whose memory,
 LargestOption = Annotated[float, typer.Option("--max-mb", help="The largest file to read, in megabytes.")]
 ModelOption = Annotated[
     str | None,
-    typer.Option("--model", help="Hugging Face id, folder or GGUF file; by default the bank's model."),
+    typer.Option("--model", help="Hugging Face id, folder, GGUF file or gemma-3-270m; by default the bank's model."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 

@@ -14,6 +14,7 @@
     │   ├── UnsupportedModelError          the model cannot be lent memory
     │   ├── CalibrationNotFoundError       the model's heads have not been calibrated
     │   └── FingerprintMismatch            the bank was made by another model or encoder
+    ├── PeerError                          a program that trimem is compared with has failed
     └── StoreError
         ├── BankNotFoundError              there is no bank at that place
         ├── SchemaVersionError             the bank was written by a newer trimem
@@ -69,6 +70,10 @@ class CalibrationNotFoundError(ModelError):
 
 class FingerprintMismatch(ModelError):  # noqa: N818 - the name users know it by
     """The bank was made by another model or encoder than the one given."""
+
+
+class PeerError(TrimemError):
+    """A program that trimem is compared with has failed."""
 
 
 class StoreError(TrimemError):

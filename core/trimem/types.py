@@ -183,6 +183,30 @@ class Hit:
 
 
 @dataclass(frozen=True, slots=True)
+class Citation:
+    """A source of an answer, by where the model looked while it spoke.
+
+    Attributes:
+        hit: The source.
+        share: Share of the looks at all sources, in [0, 1].
+        start: Offset in the document of the sentence that was looked at most.
+        stop: Offset just past its last character.
+        by_token: The share at each generated token, in order.
+    """
+
+    hit: Hit
+    share: float
+    start: int
+    stop: int
+    by_token: tuple[float, ...] = field(repr=False)
+
+    @property
+    def text(self) -> str:
+        """The sentence that was looked at most."""
+        return self.hit.text[self.start - self.hit.slot.start : self.stop - self.hit.slot.start]
+
+
+@dataclass(frozen=True, slots=True)
 class Timings:
     """Where the time of an answer went, in seconds.
 
@@ -210,6 +234,8 @@ class Answer:
         prompt_tokens: Tokens that went through the model before the first new one.
         memory_tokens: Tokens that were read as memory instead.
         new_tokens: Tokens generated.
+        citations: The sources, the one most looked at first.
+        pieces: The text of each generated token; they join to the answer as it was spoken.
     """
 
     text: str
@@ -218,12 +244,33 @@ class Answer:
     prompt_tokens: int
     memory_tokens: int
     new_tokens: int
+    citations: tuple[Citation, ...] = ()
+    pieces: tuple[str, ...] = field(default=(), repr=False)
 
     @property
     def tokens_per_second(self) -> float:
         """Decoding speed after the first token; 0 where there was only one."""
         seconds = self.timings.total - self.timings.first_token
         return (self.new_tokens - 1) / seconds if self.new_tokens > 1 and seconds > 0 else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class CacheStats:
+    """What is held in memory of what lies on the disk.
+
+    Attributes:
+        records: Records held.
+        bytes: Bytes they take.
+        limit: Most bytes that may be held.
+        hits: Reads that were served from memory since the bank was opened.
+        misses: Reads that went to the disk.
+    """
+
+    records: int
+    bytes: int
+    limit: int
+    hits: int
+    misses: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +285,7 @@ class BankStats:
         tensor_bytes: Bytes of all tensor files counted.
         database_bytes: Bytes of the whole database with its indexes, whatever the namespace.
         namespaces: Number of slots by namespace.
+        cache: Of this open bank; None where one namespace is asked for.
     """
 
     documents: int
@@ -247,6 +295,7 @@ class BankStats:
     tensor_bytes: int
     database_bytes: int
     namespaces: Mapping[Namespace, int]
+    cache: CacheStats | None = None
 
 
 @dataclass(frozen=True, slots=True)

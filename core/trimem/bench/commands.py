@@ -16,6 +16,9 @@ bench = typer.Typer(name="bench", help="Measure trimem against its peers.", no_a
 
 ResultOption = Annotated[Path, typer.Option("--json", help="Where to write the result.")]
 PlotOption = Annotated[Path | None, typer.Option("--plot", help="Where to draw the result, as PNG or SVG.")]
+SystemOption = Annotated[
+    list[str] | None, typer.Option("--system", help="A way to read memory, as of bench explicit; repeatable.")
+]
 RefsOption = Annotated[int, typer.Option("--refs", help="References a question.")]
 
 
@@ -24,7 +27,7 @@ RefsOption = Annotated[int, typer.Option("--refs", help="References a question."
 def bench_explicit(
     data: Annotated[Path, typer.Option("--data", help="A file of questions.")],
     json_path: ResultOption,
-    format: Annotated[str, typer.Option("--format", help="Of the file: squad, kv or locomo.")] = "squad",
+    format: Annotated[str, typer.Option("--format", help="Of the file: squad, squad_long, kv or locomo.")] = "squad",
     refs: RefsOption = 5,
     n: Annotated[int, typer.Option("--n", help="Questions.")] = 50,
     model: ModelOption = None,
@@ -34,6 +37,10 @@ def bench_explicit(
         list[str] | None, typer.Option("--system", help="What to compare with closed book and text RAG; repeatable.")
     ] = None,
     new_tokens: Annotated[int, typer.Option("--new-tokens", help="Longest answer; 1 measures no f1, em, speed.")] = 24,
+    length: Annotated[
+        list[int] | None,
+        typer.Option("--length", help="References to time the first token with, too; repeatable."),
+    ] = None,
     bank: Annotated[Path | None, typer.Option("--bank", help="Keep the bank here; else it is thrown away.")] = None,
     plot: PlotOption = None,
 ) -> None:
@@ -53,6 +60,7 @@ def bench_explicit(
         format=format,
         names=system or DEFAULT,
         new_tokens=new_tokens,
+        lengths=length or (),
         bank_folder=bank,
     )
     _write(result, json_path)
@@ -64,6 +72,8 @@ def bench_explicit(
             f"\n{part['category']}, {part['n']} questions, recall@{refs} {part['recall_at_k']:.3f}", highlight=False
         )
         out.print(_rows(part["rows"]))
+    if result["lengths"]:
+        out.print(_rows(result["lengths"]))
     out.print(f"recall@{refs} {result['recall_at_k']:.3f} over {result['paragraphs']} paragraphs", highlight=False)
 
 
@@ -77,14 +87,15 @@ def bench_needle(
     n: Annotated[int, typer.Option("--n", help="Questions at each length, at depths from first to last.")] = 10,
     model: ModelOption = None,
     seed: Annotated[int, typer.Option("--seed", help="Of essays and sentences.")] = 0,
+    system: SystemOption = None,
     plot: PlotOption = None,
 ) -> None:
     """Find one sentence in ever more text: by search, and with all of the text in memory."""
-    from trimem.bench.haystack import plot_needle, run
+    from trimem.bench.haystack import DEFAULT, plot_needle, run
     from trimem.lm.load import load_model
 
     quiet()
-    result = run(data, lm=load_model(model), tokens=tokens, refs=refs, n=n, seed=seed)
+    result = run(data, lm=load_model(model), tokens=tokens, refs=refs, n=n, seed=seed, names=system or DEFAULT)
     _write(result, json_path)
     if plot is not None:
         plot_needle(result, plot)
@@ -101,14 +112,23 @@ def bench_hops(
     oracle: Annotated[bool, typer.Option("--oracle", help="Read both facts, even where search misses one.")] = False,
     model: ModelOption = None,
     seed: Annotated[int, typer.Option("--seed", help="Of all that is invented.")] = 0,
+    system: SystemOption = None,
     plot: PlotOption = None,
 ) -> None:
     """Answer questions that take two facts, read as memory and as text."""
-    from trimem.bench.hops import plot_hops, run
+    from trimem.bench.hops import DEFAULT, plot_hops, run
     from trimem.lm.load import load_model
 
     quiet()
-    result = run(lm=load_model(model), refs=refs, n=n, distractors=distractors, seed=seed, oracle=oracle)
+    result = run(
+        lm=load_model(model),
+        refs=refs,
+        n=n,
+        distractors=distractors,
+        seed=seed,
+        oracle=oracle,
+        names=system or DEFAULT,
+    )
     _write(result, json_path)
     if plot is not None:
         plot_hops(result, plot)
@@ -161,6 +181,34 @@ def bench_selection(
         f"a forward pass alone takes {result['ms_per_ref_plain']:.0f} ms a reference",
         highlight=False,
     )
+
+
+@bench.command("recall")
+@errors_said
+def bench_recall(
+    data: Annotated[Path, typer.Option("--data", help="A file of texts and queries.")],
+    json_path: ResultOption,
+    format: Annotated[str, typer.Option("--format", help="Of the file: squad, nq, cranfield or locomo.")] = "squad",
+    n: Annotated[int, typer.Option("--n", help="Queries at each level.")] = 200,
+    model: ModelOption = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of the draw of queries.")] = 0,
+    system: Annotated[
+        list[str] | None, typer.Option("--system", help="What to compare with bm25 and minilm; repeatable.")
+    ] = None,
+    plot: PlotOption = None,
+) -> None:
+    """Search by words, by vectors, by both and by rereading: what is found, how often, how fast."""
+    from trimem.bench.recall import SYSTEMS, plot_recall, run
+    from trimem.lm.load import load_model
+
+    quiet()
+    result = run(data, lm=load_model(model), format=format, n=n, seed=seed, names=system or SYSTEMS)
+    _write(result, json_path)
+    if plot is not None:
+        plot_recall(result, plot)
+    out.print(_rows(result["rows"]))
+    if result["differences"]:
+        out.print(_rows(result["differences"]))
 
 
 def _rows(rows: list[dict[str, Any]]) -> Table:

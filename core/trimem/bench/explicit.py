@@ -16,6 +16,10 @@ from trimem.bench.bootstrap import gap_closed
 from trimem.bench.corpus import Corpus
 from trimem.bench.environment import environment
 from trimem.bench.kv_retrieval import load_kv
+from trimem.bench.kvpress.environment import kvpress_python
+from trimem.bench.kvpress.process import KvpressProcess, running
+from trimem.bench.kvpress.system import PRESSES, Kvpress, share_of
+from trimem.bench.lengths import QUESTIONS, measure_lengths
 from trimem.bench.locomo import load_locomo
 from trimem.bench.squad import load_squad
 from trimem.bench.systems import ClosedBook, ExplicitMemory, System, TextRag
@@ -23,21 +27,23 @@ from trimem.bench.trials import MAX_NEW_TOKENS, NAMESPACE, Outcome, Trial, ask, 
 from trimem.bench.variants import VARIANTS
 from trimem.errors import InvalidInputError
 from trimem.explicit.bank import ExplicitBank
+from trimem.explicit.config import ExplicitConfig
 from trimem.lm.model import LanguageModel
 from trimem.progress import track
 from trimem.types import Hit, Namespace
 
-SYSTEMS = ("text_rag_cached_prefix", *VARIANTS)
+SYSTEMS = ("text_rag_cached_prefix", *VARIANTS, *PRESSES)
 """What can be compared with closed_book and text_rag."""
 
 DEFAULT = ("text_rag_cached_prefix", "kv_concat", "explicit_dense", "explicit_mixed")
 
 FORMATS: dict[str, Callable[[Path], list[Corpus]]] = {
     "squad": lambda path: [load_squad(path)],
+    "squad_long": lambda path: [load_squad(path, paragraphs=8)],
     "kv": load_kv,
     "locomo": load_locomo,
 }
-"""What files of questions can be in."""
+"""What files of questions can be in; "squad_long" makes one document of eight paragraphs of an article."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +61,7 @@ class Row:
         prefill_tokens: Mean tokens through the model before the first new one.
         decode_tok_s: Median tokens a second after the first.
         bytes_per_ref: Bytes on the disk for one reference: its share of the database with the
-            indexes, and its tensors.
+            indexes, and its tensors. Of kvpress, its key-values count as if they were written in float16.
         gap_closed: (nll of closed_book - nll) / (nll of closed_book - nll of text_rag).
         gap_closed_low: Lower bound of its 95 % interval, questions resampled in pairs; None where
             there is none.
@@ -100,6 +106,7 @@ def run(
     format: str = "squad",
     names: Sequence[str] = DEFAULT,
     new_tokens: int = MAX_NEW_TOKENS,
+    lengths: Sequence[int] = (),
     bank_folder: Path | None = None,
     progress: bool | None = None,
 ) -> dict[str, Any]:
@@ -118,24 +125,32 @@ def run(
         names: Which of :data:`SYSTEMS` to compare; closed_book and text_rag always are.
         new_tokens: Longest answer. Where it is 1, nothing is spoken but the first token: ``f1``, ``em`` and
             ``decode_tok_s`` say nothing then.
+        lengths: Numbers of references at which the time to first token is taken besides, with
+            :data:`trimem.bench.lengths.QUESTIONS` of the questions.
         bank_folder: Where to keep the bank; None throws it away.
         progress: Whether to show bars; None shows them where there is a terminal.
 
     Returns:
-        What ``--json`` writes: the settings, ``recall_at_k`` and a row a system; where questions have
-        categories, also ``categories`` with the same for the questions of each.
+        What ``--json`` writes: the settings, ``recall_at_k``, a row a system, and in ``lengths`` a row for
+        each of the lengths and systems; where questions have categories, also ``categories`` with recall
+        and rows for the questions of each.
 
     Raises:
         InvalidInputError: A number is below 1, or a name is unknown.
+        MissingDependencyError: The environment for kvpress is wanted and cannot be made.
+        PeerError: kvpress fails.
     """
-    if min(refs, n, new_tokens) < 1:
-        raise InvalidInputError(f"refs, n and new_tokens must be at least 1, got {refs}, {n} and {new_tokens}")
+    if min(refs, n, new_tokens, *lengths) < 1:
+        raise InvalidInputError(
+            f"refs, n, new_tokens and lengths must be at least 1, got {refs}, {n}, {new_tokens} and {list(lengths)}"
+        )
     if unknown := [name for name in names if name not in SYSTEMS]:
         raise InvalidInputError(f"systems are {', '.join(SYSTEMS)}; got {', '.join(unknown)}")
     corpora = load(data, format)
     asked = [(i, question) for i, corpus in enumerate(corpora) for question in corpus.questions]
     drawn = random.Random(seed).sample(asked, min(n, len(asked)))  # noqa: S311 - a draw, no secret
     with ExitStack() as stack:
+        kvpress = stack.enter_context(running(lm, kvpress_python())) if PRESSES.keys() & set(names) else None
         folder = bank_folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="trimem-bench-")))
         bank = stack.enter_context(ExplicitBank.open(folder / "float16", model=lm))
         for i in {i for i, _ in drawn}:
@@ -143,12 +158,16 @@ def run(
             bank.remember(corpora[i].passages, namespace=_of(i), ids=keys, compile=False, progress=progress)
         bank.recall("warm up", 1, namespace=NAMESPACE)
         trials = [search(bank, question, refs, _of(i)) for i, question in drawn]
-        hits = [hit for trial in trials for hit in trial.hits]
-        compared = _systems(bank, folder, names, corpora, hits, stack, progress)
+        by_refs = {k: [search(bank, q, k, _of(i)) for i, q in drawn[:QUESTIONS]] for k in sorted(set(lengths))}
+        hits = [hit for several in (trials, *by_refs.values()) for trial in several for hit in trial.hits]
+        banks = _banks(bank, folder, names, corpora, hits, stack, progress)
+        compared = _systems(bank, banks, names, hits, kvpress)
         measured = _measure(compared, trials, new_tokens, progress)
         better = _better(measured)
         rows = _rows(compared, measured, better)
         categories = _by_category(compared, trials, measured, better)
+        with track("timing lengths", sum(map(len, by_refs.values())) * len(compared), progress) as advance:
+            timed = measure_lengths(compared, by_refs, advance)
     return {
         "benchmark": "explicit",
         "data": data.name,
@@ -160,7 +179,8 @@ def run(
         "recall_at_k": statistics.mean(found(trial) for trial in trials),
         "rows": rows,
         **({"categories": categories} if categories else {}),
-        "environment": environment(),
+        "lengths": [asdict(row) for row in timed],
+        "environment": {**environment(), **({} if kvpress is None else {"kvpress": kvpress.versions})},
     }
 
 
@@ -168,7 +188,7 @@ def _of(corpus: int) -> tuple[str, str]:
     return NAMESPACE, str(corpus)
 
 
-def _systems(
+def _banks(
     bank: ExplicitBank,
     folder: Path,
     names: Sequence[str],
@@ -176,9 +196,27 @@ def _systems(
     hits: Sequence[Hit],
     stack: ExitStack,
     progress: bool | None,
-) -> list[System]:
+) -> dict[ExplicitConfig, ExplicitBank]:
     """Open a bank for each configuration that is compared, and compile what was found."""
     banks = {bank.config: bank}
+    variants = [PRESSES[name].as_small_as if name in PRESSES else name for name in names]
+    for name in variants:
+        if name in VARIANTS and VARIANTS[name].config not in banks:
+            other = ExplicitBank.open(folder / name, model=bank.model, config=VARIANTS[name].config)
+            banks[VARIANTS[name].config] = stack.enter_context(other)
+            _copy(hits, corpora, other)
+    for one in banks.values():
+        one.compile(hits, progress=progress)
+    return banks
+
+
+def _systems(
+    bank: ExplicitBank,
+    banks: Mapping[ExplicitConfig, ExplicitBank],
+    names: Sequence[str],
+    hits: Sequence[Hit],
+    kvpress: KvpressProcess | None,
+) -> list[System]:
     compared: list[System] = [
         ClosedBook(bank),
         TextRag(bank, "text_rag_best_last"),
@@ -187,15 +225,15 @@ def _systems(
     for name in dict.fromkeys(names):
         if name == "text_rag_cached_prefix":
             compared.append(TextRag(bank, name, cached_prefix=True))
-        if name in VARIANTS:
-            variant = VARIANTS[name]
-            if variant.config not in banks:
-                other = ExplicitBank.open(folder / name, model=bank.model, config=variant.config)
-                banks[variant.config] = stack.enter_context(other)
-                _copy(hits, corpora, other)
-            compared.append(variant.system(name, banks[variant.config]))
-    for one in banks.values():
-        one.compile(hits, progress=progress)
+        elif name in VARIANTS:
+            compared.append(ExplicitMemory(banks[VARIANTS[name].config], name, VARIANTS[name].read))
+        else:
+            assert kvpress is not None  # it runs wherever a press is named
+            press = PRESSES[name]
+            share = 1.0
+            if press.as_small_as is not None:
+                share = share_of(banks[VARIANTS[press.as_small_as].config], hits)
+            compared.append(Kvpress(bank, name, kvpress, press.classes, share))
     return compared
 
 
@@ -266,18 +304,10 @@ def _rows(compared: Sequence[System], measured: Mapping[str, Sequence[Outcome]],
                 ttft_ms_p50=1000 * statistics.median(one.first_token for one in many),
                 prefill_tokens=statistics.mean(one.said.prefill_tokens for one in many),
                 decode_tok_s=statistics.median(one.said.tokens_per_second for one in many),
-                bytes_per_ref=_bytes_per_ref(system),
+                bytes_per_ref=system.bytes_per_ref([one.said for one in many]),
                 gap_closed=(means[0] - means[1]) / (means[0] - means[2]),
                 gap_closed_low=None if gap is None else gap.low,
                 gap_closed_high=None if gap is None else gap.high,
             )
         )
     return [asdict(row) for row in rows]
-
-
-def _bytes_per_ref(system: System) -> float:
-    if isinstance(system, ClosedBook):
-        return 0.0
-    stats = system.bank.stats()
-    tensors = stats.tensor_bytes / stats.compiled if isinstance(system, ExplicitMemory) else 0.0
-    return stats.database_bytes / stats.slots + tensors

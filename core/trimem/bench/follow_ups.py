@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trimem.bench.environment import environment
-from trimem.bench.systems import Setting, answer_nll
+from trimem.bench.systems import LocalSystem, Setting
 from trimem.bench.trials import LEAD
 from trimem.explicit.bank import DATABASE, ExplicitBank
 from trimem.lm.model import LanguageModel
@@ -152,11 +152,11 @@ def _wordy(bank: ExplicitBank, one: FollowUp) -> FollowUp:
 def _row(
     store: MetadataStore, encoder: Encoder, name: str, answers: str, questions: Sequence[FollowUp]
 ) -> dict[str, Any]:
-    search = HybridSearch(store)
+    search = HybridSearch(store.reader)
     ranks: dict[str, list[float]] = {kind: [] for kind in KINDS}
     for one in questions:
         words, vector = QUERIES[name](one.question, one.history, encoder.encode_query)
-        found = store.slots([slot for slot, _ in search(words, vector, 10**6, NAMESPACE, None)])
+        found = [hit.slot for hit in search(words, vector, 10**6, NAMESPACE, None)]
         holds = (i for i, slot in enumerate(found, 1) if slot.document == one.page and one.answer in slot.text)
         ranks[one.kind].append(next(holds, math.inf))
     every = [rank for many in ranks.values() for rank in many]
@@ -174,12 +174,15 @@ def _mrr(ranks: Sequence[float]) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class _Followed:
-    """Explicit memory with what was said before in the prompt."""
+class _Followed(LocalSystem):
+    """Explicit memory with what was said before in the prompt.
 
-    bank: ExplicitBank
-    history: Sequence[Message]
+    Attributes:
+        history: What was said before.
+    """
+
     name: str = "followed"
+    history: Sequence[Message] = ()
 
     @contextmanager
     def prepare(self, question: str, hits: Sequence[Hit]) -> Iterator[Setting]:
@@ -197,7 +200,7 @@ def _read(
         for one in questions:
             for way, (sought, told) in ways.items():
                 hits = bank.recall(one.question, refs, namespace=NAMESPACE, history=one.history if sought else ())
-                system = _Followed(bank, one.history if told else ())
-                nll[way].append(answer_nll(bank, system, one.question, hits, one.answer, lead=LEAD))
+                system = _Followed(bank, history=one.history if told else ())
+                nll[way].append(system.answer_nll(one.question, hits, one.answer, lead=LEAD))
             advance(1)
     return [{"history_in": way, "answer_nll": statistics.mean(many)} for way, many in nll.items()]

@@ -16,8 +16,9 @@ from trimem.bench.corpus import Corpus, Question
 from trimem.bench.environment import environment
 from trimem.bench.needle import needle
 from trimem.bench.plots import new_figure, system_color
-from trimem.bench.systems import ClosedBook, ExplicitMemory, System, systems
+from trimem.bench.systems import ExplicitMemory, System
 from trimem.bench.trials import LEAD, MAX_NEW_TOKENS, Trial, ask, found, remember, search, warm_up
+from trimem.bench.variants import read_from
 from trimem.errors import InvalidInputError
 from trimem.explicit.bank import ExplicitBank
 from trimem.explicit.compiler import Compiler
@@ -29,6 +30,8 @@ from trimem.types import Hit
 
 MEMORY_ALL = "memory_all"
 """The system that searches nothing and has all passages attached, in the order of the text."""
+
+DEFAULT = ("explicit_dense",)
 
 ROOM = 64
 """Positions of the model's context that memory must leave free, more where question and answer take more."""
@@ -65,6 +68,7 @@ def run(
     refs: int = 5,
     n: int = 10,
     seed: int = 0,
+    names: Sequence[str] = DEFAULT,
     progress: bool | None = None,
 ) -> dict[str, Any]:
     """Ask for a sentence hidden in essays, in a bank of its own for each length and depth.
@@ -79,6 +83,7 @@ def run(
         refs: References a question.
         n: Questions at each length.
         seed: Of the first; the next ones have the next.
+        names: Ways to read what search finds, of :data:`trimem.bench.variants.VARIANTS`.
         progress: Whether to show bars; None shows them where there is a terminal.
 
     Returns:
@@ -98,7 +103,7 @@ def run(
     rows: list[Row] = []
     with track("asking", len(sizes) * n, progress) as advance:
         for size, corpora in haystacks.items():
-            rows += _measure(size, corpora, compiler, encoder, refs, advance, cold=not rows)
+            rows += _measure(size, corpora, compiler, encoder, refs, names, advance, cold=not rows)
     return {
         "benchmark": "needle",
         "data": data.name,
@@ -139,6 +144,7 @@ def _measure(
     compiler: Compiler,
     encoder: Encoder,
     refs: int,
+    names: Sequence[str],
     advance: Callable[[int], None],
     *,
     cold: bool,
@@ -151,7 +157,7 @@ def _measure(
             bank = stack.enter_context(
                 ExplicitBank.open(folder, model=compiler.lm, encoder=encoder, config=compiler.config)
             )
-            asked = _asked(bank, corpus, refs, whole=whole)
+            asked = _asked(bank, corpus, refs, names, whole=whole)
             for system, trial in asked if cold and i == 0 else ():
                 warm_up(system, trial)
             for system, trial in asked:
@@ -179,14 +185,14 @@ def _fits(compiler: Compiler, corpus: Corpus) -> bool:
     return memory + max(ROOM, room) < compiler.lm.context_length
 
 
-def _asked(bank: ExplicitBank, corpus: Corpus, refs: int, *, whole: bool) -> list[tuple[System, Trial]]:
+def _asked(
+    bank: ExplicitBank, corpus: Corpus, refs: int, names: Sequence[str] = DEFAULT, *, whole: bool
+) -> list[tuple[System, Trial]]:
     """Remember a text, and return each system with what it is to read of it, compiled."""
     (question,) = corpus.questions
     remember(bank, corpus.passages, progress=False)
     trial = search(bank, question, refs)
-    asked: list[tuple[System, Trial]] = [
-        (system, trial) for system in systems(bank) if not isinstance(system, ClosedBook)
-    ]
+    asked: list[tuple[System, Trial]] = [(system, trial) for system in read_from(bank, names) if system.searches]
     if whole:
         asked.append((ExplicitMemory(bank, MEMORY_ALL), Trial(question, _all(bank, question))))
     bank.compile([hit for _, each in asked for hit in each.hits], progress=False)

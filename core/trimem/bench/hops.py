@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,9 +14,10 @@ from trimem.bench.bootstrap import mean_difference
 from trimem.bench.corpus import Question
 from trimem.bench.environment import environment
 from trimem.bench.plots import new_figure, system_color
-from trimem.bench.systems import ClosedBook, systems
+from trimem.bench.systems import System
 from trimem.bench.trials import Outcome, Trial, ask, found, remember, search
 from trimem.bench.two_facts import two_facts
+from trimem.bench.variants import read_from
 from trimem.errors import InvalidInputError
 from trimem.explicit.bank import ExplicitBank
 from trimem.lm.model import LanguageModel
@@ -24,6 +25,8 @@ from trimem.progress import track
 
 BASELINE = "text_rag"
 """The system that all are compared with."""
+
+DEFAULT = ("explicit_dense", "explicit_repair")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,7 @@ def run(
     distractors: int = 50,
     seed: int = 0,
     oracle: bool = False,
+    names: Sequence[str] = DEFAULT,
     progress: bool | None = None,
 ) -> dict[str, Any]:
     """Compare the systems on invented questions of two facts.
@@ -73,6 +77,7 @@ def run(
         seed: Of all that is invented.
         oracle: Whether both facts are read of every question, however search ranks them; what search
             ranks best fills the rest, and all stand in its order.
+        names: Ways to read memory, of :data:`trimem.bench.variants.VARIANTS`.
         progress: Whether to show bars; None shows them where there is a terminal.
 
     Returns:
@@ -93,7 +98,7 @@ def run(
         find = _with_both_facts if oracle else search
         trials = [find(bank, question, refs) for question in corpus.questions]
         bank.compile([hit for trial in trials for hit in trial.hits], progress=progress)
-        rows = _measure(bank, trials, progress)
+        rows = _measure(read_from(bank, names), trials, progress)
     return {
         "benchmark": "hops",
         "model": lm.name,
@@ -117,8 +122,7 @@ def _with_both_facts(bank: ExplicitBank, question: Question, refs: int) -> Trial
     return Trial(question, sorted([*facts, *others], key=lambda hit: -hit.score))
 
 
-def _measure(bank: ExplicitBank, trials: list[Trial], progress: bool | None) -> list[Row]:
-    compared = systems(bank)
+def _measure(compared: Sequence[System], trials: list[Trial], progress: bool | None) -> list[Row]:
     outcomes: dict[str, list[Outcome]] = {system.name: [] for system in compared}
     with track("asking", len(trials) * len(compared), progress) as advance:
         for trial in trials:
@@ -134,7 +138,7 @@ def _measure(bank: ExplicitBank, trials: list[Trial], progress: bool | None) -> 
         rows.append(
             Row(
                 system=system.name,
-                recall_at_k=0.0 if isinstance(system, ClosedBook) else recall,
+                recall_at_k=recall if system.searches else 0.0,
                 answer_nll=statistics.mean(nll[system.name]),
                 f1=statistics.mean(outcome.f1 for outcome in many),
                 em=statistics.mean(outcome.em for outcome in many),

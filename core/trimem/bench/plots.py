@@ -16,14 +16,17 @@ if TYPE_CHECKING:
 def plot_explicit(result: Mapping[str, Any], path: Path) -> None:
     """Draw likelihood of the answers, time to first token, and likelihood against bytes on the disk.
 
+    Where lengths were timed, also the time to first token against how much is read.
+
     Raises:
         MissingDependencyError: matplotlib is not installed.
     """
     rows = result["rows"]
     names = [row["system"] for row in rows]
     colors = [system_color(name) for name in names]
-    figure = new_figure(13, 1.5 + 0.35 * len(rows))
-    nll, first, against = figure.subplots(1, 3)
+    timed = result.get("lengths") or []
+    figure = new_figure(18 if timed else 13, max(1.5 + 0.35 * len(rows), 4.5 if timed else 0))
+    nll, first, against, *grown = figure.subplots(1, 4 if timed else 3)
     for axes, key, title in (
         (nll, "answer_nll", "answer NLL (nats a token)"),
         (first, "ttft_ms_p50", "time to first token (ms, median)"),
@@ -42,7 +45,17 @@ def plot_explicit(result: Mapping[str, Any], path: Path) -> None:
         against.set_xscale("log")
     against.set_title("answer NLL against bytes a reference", fontsize=10)
     against.margins(x=0.25, y=0.2)
-    for axes in (nll, first, against):
+    for axes in grown:
+        for name in dict.fromkeys(row["system"] for row in timed):
+            of = [row for row in timed if row["system"] == name]
+            tokens, taken = [row["context_tokens"] for row in of], [row["ttft_ms_p50"] for row in of]
+            axes.plot(tokens, taken, marker="o", markersize=3, color=system_color(name))
+            axes.annotate(name, (tokens[-1], taken[-1]), fontsize=7)
+        axes.set_yscale("log")
+        axes.set_xlabel("tokens of references", fontsize=8)
+        axes.set_title("time to first token (ms, median)", fontsize=10)
+        axes.margins(x=0.25)
+    for axes in (nll, first, against, *grown):
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelsize=8)
     figure.suptitle(f"{result['model']}, {result['data']}, {result['refs']} references, n = {result['n']}", fontsize=10)
@@ -51,7 +64,7 @@ def plot_explicit(result: Mapping[str, Any], path: Path) -> None:
 
 def system_color(system: str) -> str:
     """Return the colour of a system: ours, text, or another."""
-    if system.startswith("explicit"):
+    if system.startswith(("explicit", "trimem")):
         return "#2a7f62"
     return "#f4a259" if system.startswith("text") else "#9aa0a6"
 

@@ -17,7 +17,7 @@ import torch
 
 from trimem.bench.environment import environment
 from trimem.bench.squad import load_squad
-from trimem.bench.systems import ClosedBook, ExplicitMemory, Setting, System, answer_nll
+from trimem.bench.systems import ClosedBook, ExplicitMemory, LocalSystem, Setting
 from trimem.bench.trials import LEAD, Trial, remember, search
 from trimem.errors import InvalidInputError
 from trimem.explicit.bank import ExplicitBank
@@ -54,14 +54,12 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class _Selected:
+class _Selected(LocalSystem):
     """A system that reads records of its own."""
 
-    bank: ExplicitBank
     compiler: Compiler
     records: dict[SlotId, Record]
     tokens: int
-    name: str = "selected"
 
     @contextmanager
     def prepare(self, question: str, hits: Sequence[Hit]) -> Iterator[Setting]:
@@ -112,7 +110,7 @@ def run(
                 records, seconds = _compile(compiler, trials)
                 advance(1)
                 for tokens in TOKENS:
-                    nll = _nll(_Selected(bank, compiler, records, tokens), trials)
+                    nll = _nll(_Selected(bank, rule, compiler, records, tokens), trials)
                     rows.append(Row(rule, tokens, nll, (closed - nll) / (closed - dense), 1000 * seconds))
                     advance(1)
     return {
@@ -164,8 +162,7 @@ def _plain_forward(compiler: Compiler, trials: Sequence[Trial]) -> float:
     return (time.perf_counter() - started) / len(references)
 
 
-def _nll(system: System, trials: Sequence[Trial]) -> float:
+def _nll(system: LocalSystem, trials: Sequence[Trial]) -> float:
     return statistics.mean(
-        answer_nll(system.bank, system, trial.question.text, trial.hits, trial.question.answers[0], lead=LEAD)
-        for trial in trials
+        system.answer_nll(trial.question.text, trial.hits, trial.question.answers[0], lead=LEAD) for trial in trials
     )

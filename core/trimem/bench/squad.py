@@ -16,28 +16,35 @@ _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
-def load_squad(path: Path) -> Corpus:
-    """Read paragraphs and answerable questions from a SQuAD file, version 1.1 or 2.0.
+def load_squad(path: Path, *, paragraphs: int = 1) -> Corpus:
+    """Read passages and answerable questions from a SQuAD file, version 1.1 or 2.0.
+
+    Args:
+        path: The file.
+        paragraphs: Most paragraphs of an article that are one passage.
 
     Raises:
-        InvalidInputError: The file is missing or not in SQuAD's format.
+        InvalidInputError: The file is missing or not in SQuAD's format, or paragraphs is less than 1.
     """
+    if paragraphs < 1:
+        raise InvalidInputError(f"paragraphs must be at least 1, got {paragraphs}")
     try:
         articles = json.loads(path.read_text(encoding="utf-8"))["data"]
-        paragraphs: list[str] = []
+        passages: list[str] = []
         questions: list[Question] = []
         for article in articles:
-            for paragraph in article["paragraphs"]:
-                for asked in paragraph["qas"]:
+            for first in range(0, len(article["paragraphs"]), paragraphs):
+                joined = article["paragraphs"][first : first + paragraphs]
+                for asked in (question for paragraph in joined for question in paragraph["qas"]):
                     answers = tuple(answer["text"] for answer in asked["answers"])
                     if answers:
-                        questions.append(Question(asked["question"].strip(), answers, (len(paragraphs),)))
-                paragraphs.append(paragraph["context"])
+                        questions.append(Question(asked["question"].strip(), answers, (len(passages),)))
+                passages.append("\n\n".join(paragraph["context"] for paragraph in joined))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InvalidInputError(f"{path} cannot be read as a SQuAD file: {error!r}") from error
     if not questions:
         raise InvalidInputError(f"{path} holds no question that has an answer")
-    return Corpus(paragraphs, questions)
+    return Corpus(passages, questions)
 
 
 def exact_match(said: str, answers: Sequence[str]) -> float:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from trimem.bench.corpus import Question
 from trimem.bench.squad import exact_match, f1
-from trimem.bench.systems import ClosedBook, Spoken, System, answer_nll, speak
+from trimem.bench.systems import Spoken, System
 from trimem.explicit.bank import ExplicitBank
 from trimem.types import Hit, Namespace
 
@@ -75,19 +75,15 @@ def found(trial: Trial) -> bool:
 
 def warm_up(system: System, trial: Trial) -> None:
     """Let a system speak once before times are taken."""
-    speak(system.bank, system, "warm up", trial.hits, max_new_tokens=2)
+    system.ask("warm up", trial.hits, "warm up", max_new_tokens=2, lead=LEAD)
 
 
 def ask(system: System, trial: Trial, new_tokens: int = MAX_NEW_TOKENS) -> Outcome:
     """Let a system answer in at most ``new_tokens``, and see how likely the right answer was to it."""
-    question, hits, bank = trial.question, trial.hits, system.bank
-    said = speak(bank, system, question.text, hits, max_new_tokens=new_tokens, lead=LEAD)
+    question, answers = trial.question.text, trial.question.answers
+    said, nll = system.ask(question, trial.hits, answers[0], max_new_tokens=new_tokens, lead=LEAD)
     line = said.text.split("\n")[0].rstrip(".")
-    searched = 0.0 if isinstance(system, ClosedBook) else trial.search_seconds
+    searched = trial.search_seconds if system.searches else 0.0
     return Outcome(
-        said,
-        nll=answer_nll(bank, system, question.text, hits, question.answers[0], lead=LEAD),
-        f1=f1(line, question.answers),
-        em=exact_match(line, question.answers),
-        first_token=searched + said.first_token,
+        said, nll, f1=f1(line, answers), em=exact_match(line, answers), first_token=searched + said.first_token
     )

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from trimem.bench.systems import speak, systems
+from trimem.bench.variants import read_from
 from trimem.explicit.bank import ExplicitBank
 from trimem.lm.load import cache_folder, load_model
 from trimem.progress import track
@@ -111,10 +111,9 @@ def run(
 
 def _ask(bank: ExplicitBank, question: str, answer: str, refs: int, console: Console | None) -> dict[str, Any]:
     hits = bank.recall(question, refs, namespace=NAMESPACE)
-    speak(bank, systems(bank)[-1], question, hits, max_new_tokens=1)  # what runs first pays for warming up
-    spoken = {
-        system.name: speak(bank, system, question, hits, max_new_tokens=MAX_NEW_TOKENS) for system in systems(bank)
-    }
+    systems = read_from(bank, ["explicit_dense"])
+    systems[-1].speak(question, hits, max_new_tokens=1)  # what runs first pays for warming up
+    spoken = {system.name: system.speak(question, hits, max_new_tokens=MAX_NEW_TOKENS) for system in systems}
     result = {
         "question": question,
         "answer": answer,

@@ -5,16 +5,22 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
+
+from torch import Tensor
 
 from trimem.errors import SlotNotFoundError
+from trimem.explicit.attribution import citations
 from trimem.explicit.compiler import Compiler
 from trimem.explicit.reading import Reading
-from trimem.lm.generate import generate
+from trimem.lm.generate import generate, pieces
 from trimem.types import Answer, Hit, Message, Timings
 
 ATTEMPTS = 5
 """To read hits before they are replaced by a new version of their document."""
+
+T = TypeVar("T")
 
 
 class Answering:
@@ -22,31 +28,35 @@ class Answering:
 
     Args:
         compiler: Of the bank's model.
-        recall: Finds the hits; called at once, and again if they are replaced before they are read.
+        recall: Finds hits, given words and what was said before them; called with the question at once.
         attach: Attaches hits to the model.
         question: The question.
         history: What was said before it.
         max_new_tokens: Most tokens of the answer.
+        exchange: Every so many new tokens, what they find is read instead; None never.
         options: Passed to transformers' ``generate``.
     """
 
     def __init__(
         self,
         compiler: Compiler,
-        recall: Callable[[], Sequence[Hit]],
+        recall: Callable[[str, Sequence[Message]], Sequence[Hit]],
         attach: Callable[[Sequence[Hit]], AbstractContextManager[Reading]],
         question: str,
         history: Sequence[Message],
         max_new_tokens: int,
+        exchange: int | None,
         options: Mapping[str, Any],
     ) -> None:
         self._compiler = compiler
         self._recall = recall
         self._attach = attach
         self._max_new_tokens = max_new_tokens
+        self._exchange = exchange
         self._options = options
         self._started = time.perf_counter()
-        self._hits = recall()
+        self._find = partial(recall, question, history)
+        self._hits = self._find()
         self._searched = time.perf_counter()
         self._prompt = compiler.question(question, history)
 
@@ -62,6 +72,7 @@ class Answering:
                 memory_tokens=reading.tokens,
                 on_text=on_text,
                 stop=stop,
+                on_token=partial(self._after_token, reading),
                 **self._options,
             )
         return Answer(
@@ -76,17 +87,46 @@ class Answering:
             prompt_tokens=len(self._prompt),
             memory_tokens=reading.tokens,
             new_tokens=generation.new_tokens,
+            citations=citations(self._compiler.lm, reading.passages, generation.new_tokens),
+            pieces=tuple(pieces(self._compiler.lm, generation.ids)),
         )
 
     @contextmanager
     def _attached(self) -> Iterator[Reading]:
         with ExitStack() as stack:
-            for left in reversed(range(ATTEMPTS)):
-                try:
-                    reading = stack.enter_context(self._attach(self._hits))
-                    break
-                except SlotNotFoundError:
-                    if not left:
-                        raise
-                    self._hits = self._recall()
-            yield reading
+            yield read_found(
+                self._hits,
+                find=self._find,
+                read=lambda hits: stack.enter_context(self._attach(hits)),
+            )
+
+    def _after_token(self, reading: Reading, ids: Tensor) -> None:
+        """Exchange what is read, or move it along, if it is time."""
+        length = ids.shape[1]
+        new = length - len(self._prompt)
+        if self._exchange is None or new % self._exchange or new == self._max_new_tokens:
+            reading.follow(length)
+            return
+        said = str(self._compiler.lm.tokenizer.decode(ids[0, -self._exchange :], skip_special_tokens=True))
+        if said.strip():
+            find = partial(self._recall, said, ())
+            read_found(find(), find=find, read=partial(reading.exchange, length=length))
+
+
+def read_found(hits: Sequence[Hit], *, find: Callable[[], Sequence[Hit]], read: Callable[[Sequence[Hit]], T]) -> T:
+    """Read hits, or what is found anew if a document is replaced before it is read.
+
+    Args:
+        hits: What was found.
+        find: Finds again.
+        read: Reads hits.
+
+    Raises:
+        SlotNotFoundError: Hits were replaced :data:`ATTEMPTS` times.
+    """
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return read(hits)
+        except SlotNotFoundError:
+            hits = find()
+    return read(hits)

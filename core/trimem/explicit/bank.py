@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from threading import RLock
 from typing import Any, Literal, overload
@@ -21,21 +21,26 @@ from trimem.errors import (
     InvalidInputError,
     SlotNotFoundError,
 )
-from trimem.explicit.answering import Answering
+from trimem.explicit.answering import Answering, read_found
+from trimem.explicit.batch import Batch
+from trimem.explicit.cache import RecordCache
 from trimem.explicit.compiler import Compiler
 from trimem.explicit.config import ExplicitConfig
-from trimem.explicit.density import Density, bias_per_hit, tokens_per_hit
+from trimem.explicit.density import tokens_per_hit
 from trimem.explicit.documents import documents
 from trimem.explicit.identity import MECHANISM, check_config, check_encoder, check_model
-from trimem.explicit.read import Layout
+from trimem.explicit.read import Placement
+from trimem.explicit.read_config import ReadConfig, as_read_config
 from trimem.explicit.reading import AnswerStream, Reading
 from trimem.explicit.records import Records
+from trimem.explicit.rereading import question_likelihood
 from trimem.explicit.sync import sync
 from trimem.explicit.writer import Writer
 from trimem.lm.attach import attach
-from trimem.lm.load import DEFAULT_NAME, load_model
+from trimem.lm.load import load_model
 from trimem.lm.model import LanguageModel
 from trimem.progress import track
+from trimem.store.fusion import reread
 from trimem.store.metadata import MetadataStore, utc_now
 from trimem.store.search import HybridSearch
 from trimem.store.tensors import TensorStore
@@ -59,6 +64,7 @@ from trimem.types import (
 
 DATABASE = "bank.sqlite"
 TENSORS = "tensors"
+CACHE_BYTES = 256 << 20
 
 
 class ExplicitBank(Bank):
@@ -73,6 +79,7 @@ class ExplicitBank(Bank):
         model: LanguageModel | str | Path | None,
         encoder: Encoder,
         config: ExplicitConfig | None,
+        cache_bytes: int,
         clock: Callable[[], datetime],
     ) -> None:
         self.folder = folder
@@ -80,8 +87,8 @@ class ExplicitBank(Bank):
         self._given_config = config
         self._encoder = encoder
         self._store = MetadataStore(folder / DATABASE, clock)
-        self._records = Records(TensorStore(folder / TENSORS))
-        self._search = HybridSearch(self._store)
+        self._records = Records(TensorStore(folder / TENSORS), RecordCache(cache_bytes))
+        self._search = HybridSearch(self._store.reader)
         self._clock = clock
         self._lock = RLock()
 
@@ -94,6 +101,7 @@ class ExplicitBank(Bank):
         encoder: Encoder | Embeddings | str | Path | None = None,
         config: ExplicitConfig | None = None,
         create: bool = True,
+        cache_bytes: int = CACHE_BYTES,
         clock: Callable[[], datetime] = utc_now,
     ) -> ExplicitBank:
         """Open the bank in a folder, or make a new one there.
@@ -106,6 +114,8 @@ class ExplicitBank(Bank):
             encoder: What finds slots by meaning; see :func:`trimem.text.encoders.as_encoder`.
             config: How to compile; None is what the bank has, and for a new one the defaults.
             create: Whether to make a bank where there is none.
+            cache_bytes: Most bytes of decoded key-values that are kept in memory, on the model's device;
+                what was read least lately goes first.
             clock: Tells the moment that rows are stamped with.
 
         Raises:
@@ -121,7 +131,7 @@ class ExplicitBank(Bank):
             if not create:
                 raise BankNotFoundError(f"there is no bank in {folder}; remember something there first")
             folder.mkdir(parents=True, exist_ok=True)
-        bank = cls(folder, model, as_encoder(encoder), config, clock)
+        bank = cls(folder, model, as_encoder(encoder), config, cache_bytes, clock)
         try:
             row = bank._store.bank()
             if row is not None:
@@ -137,6 +147,7 @@ class ExplicitBank(Bank):
         return f"ExplicitBank({str(self.folder)!r})"
 
     def close(self) -> None:
+        self._search.close()
         self._store.close()
 
     # What the bank is made with
@@ -153,10 +164,8 @@ class ExplicitBank(Bank):
             name = self._given_model
             if isinstance(name, LanguageModel):
                 lm = name
-            elif name is None and row is not None and row.model_name != DEFAULT_NAME:
-                lm = load_model(row.model_name)
             else:
-                lm = load_model(name)
+                lm = load_model(row.model_name if name is None and row is not None else name)
             if row is not None:
                 check_model(self.folder, row, lm)
             return lm
@@ -241,6 +250,7 @@ class ExplicitBank(Bank):
                 check_model(self.folder, row, self.model)
                 writer = Writer(self._store, self._records, self._encoder, self.compiler)
                 slots.update(writer.write(path, new, compile=compile, progress=progress))
+                self._search.follow()
         return [slot for key in given for slot in slots[key]]
 
     def forget(
@@ -297,35 +307,53 @@ class ExplicitBank(Bank):
         namespace: str | Sequence[str],
         where: Mapping[str, Any] | None = None,
         history: Sequence[Message] = (),
+        rerank: int = 0,
     ) -> list[Hit]:
         """Return the best ``k`` slots for ``query``, best first; see :meth:`trimem.Bank.recall`.
 
-        By words and by meaning at once (:mod:`trimem.store.search`). The language model is not needed.
+        By words and by meaning at once (:mod:`trimem.store.search`). The language model is not needed,
+        unless it is to rerank.
 
         Args:
             query: What to look for.
             k: How many at most.
             namespace: Where to look, and below.
-            where: Filter on metadata.
+            where: Metadata a slot must have, or how it must compare.
             history: What was said before, which is searched for, too (:mod:`trimem.text.following`).
+            rerank: How many of the best are read before they are ranked: the model has each in memory
+                and tells how likely the query is then (:mod:`trimem.explicit.rereading`). Those that
+                are not compiled are compiled first.
 
         Raises:
-            InvalidInputError: The query is empty or k is less than 1.
-            FingerprintMismatch: The bank was made with another encoder.
+            InvalidInputError: The query is empty, k is less than 1 or rerank less than 0.
+            FingerprintMismatch: The bank was made with another encoder, or is to be read by another model.
         """
         path = as_namespace(namespace)
         check_k(k)
         check_history(history)
+        if not isinstance(rerank, int) or rerank < 0:
+            raise InvalidInputError(f"rerank must be a whole number of at least 0, got {rerank!r}")
         if not isinstance(query, str) or not query.strip():
             raise InvalidInputError(f"a query must be a string that is not empty, got {query!r}")
         row = self._store.bank()
         if row is None:
             return []
         check_encoder(self.folder, row, self._encoder)
-        vector = self._encoder.encode_query(query)
-        with self._store.snapshot():
-            found = dict(self._search(following.words(query, history), vector, k, path, where))
-            return [Hit(slot, found[slot.id]) for slot in self._store.slots(list(found))]
+        words, vector = following.words(query, history), self._encoder.encode_query(query)
+        find = partial(self._search, words, vector, max(k, rerank), path, where)
+        hits = find()
+        if rerank and hits:
+            hits = read_found(hits, find=find, read=lambda found: self._reread(query, found, rerank))
+        return hits[:k]
+
+    def _reread(self, query: str, hits: Sequence[Hit], most: int) -> list[Hit]:
+        """Rank hits by their score and by what the model makes of the query when it has read the first of them."""
+        read = hits[:most]
+        self.compile(read, progress=False)
+        records = self._records.read(self.compiler, [hit.id for hit in read], [None] * len(read))
+        scores = reread([hit.score for hit in hits], question_likelihood(self.compiler, records, query))
+        rescored = [replace(hit, score=score) for hit, score in zip(hits, scores, strict=True)]
+        return sorted(rescored, key=lambda hit: -hit.score)
 
     @contextmanager
     def attach(
@@ -333,9 +361,7 @@ class ExplicitBank(Bank):
         model: LanguageModel | None = None,
         *,
         hits: Sequence[Hit],
-        density: Density = "dense",
-        layout: Layout = "sequential",
-        bias: float | Sequence[float] = 0.0,
+        read: ReadConfig | str = "dense",
     ) -> Iterator[Reading]:
         """Let a model read ``hits`` in every forward pass of a ``with`` block.
 
@@ -345,20 +371,17 @@ class ExplicitBank(Bank):
         Args:
             model: The model that compiled the bank; None is ``bank.model``.
             hits: What :meth:`recall` returned; none is allowed.
-            density: How many tokens to read of each: ``"dense"`` reads all that are stored, ``"mixed"``
-                fewer of those that score far below the best, and numbers say how many of the best,
-                the second best and so on.
-            layout: ``"sequential"``, ``"parallel"`` or ``"original"``; see :func:`trimem.explicit.read.place`.
-            bias: Added to the attention logits of the hits, in nats: one for all, or of the best, the
-                second best and so on. What is above 0 makes the model heed its memory more than it would
-                heed the text.
+            read: How: ``"dense"`` as the text would be read, ``"mixed"`` what search is sure of in full and
+                the rest at low resolution, or a :class:`ReadConfig`.
 
         Yields:
             The reading, which tells afterwards how much attention each hit received.
 
         Raises:
             FingerprintMismatch: Another model compiled the bank.
+            InvalidInputError: ``read`` is unknown.
             SlotNotFoundError: A hit is not in the bank (any more).
+            CalibrationNotFoundError: Heads are chosen by calibration, and the model has none.
             ContextLengthError: The hits fill the model's context.
             CorruptTensorError: The tensors of a hit cannot be read.
         """
@@ -367,22 +390,27 @@ class ExplicitBank(Bank):
         if lm is not self.model and row is not None:
             check_model(self.folder, row, lm)
         compiler = self.compiler if lm is self.model else Compiler(lm, self.config)
-        most = tokens_per_hit(hits, density)
+        how = as_read_config(read)
+        reading = Reading(lm, hits, partial(self._place, compiler, how), how.reanchor)
+        with attach(lm, reading.placement.memory, shares=reading.shares) as reading.attachment:
+            yield reading
+
+    def _place(self, compiler: Compiler, read: ReadConfig, hits: Sequence[Hit]) -> Placement:
+        """Bring hits to the positions right before the context."""
         self.compile(hits, progress=False)
         try:
-            records = self._records.read(compiler, [hit.id for hit in hits], most)
+            records = self._records.read(compiler, [hit.id for hit in hits], tokens_per_hit(hits, read.density))
         except CorruptTensorError:
             self._check_held([hit.id for hit in hits])  # or was it removed a moment ago?
             raise
-        placement = compiler.place(records, layout, bias_per_hit(hits, bias))
-        reading = Reading(tuple(hits), placement.span, placement.owner)
-        if reading.tokens >= lm.context_length:
+        placement = compiler.place(compiler.prepare(records, [hit.text for hit in hits], read), read)
+        lm = compiler.lm
+        if placement.span >= lm.context_length:
             raise ContextLengthError(
-                f"{len(hits)} hits are {reading.tokens} tokens of memory with the prefix, which leaves nothing of the "
+                f"{len(hits)} hits are {placement.span} tokens of memory with the prefix, which leaves nothing of the "
                 f"{lm.context_length} that {lm.name} was made for: attach fewer"
             )
-        with attach(lm, placement.memory, shares=reading.shares):
-            yield reading
+        return placement
 
     def compile(self, hits: Sequence[Hit], *, progress: bool | None = None) -> int:
         """Compile those hits that have no tensors: remembered with ``compile=False`` and not read since.
@@ -408,7 +436,7 @@ class ExplicitBank(Bank):
                     self._records.compile(self.compiler, documents, sizes, advance)
                 self._store.set_tensor_bytes(sizes)
                 held = {slot.id for slot in self._store.slots(list(sizes))}
-                self._records.delete(slot for slot in sizes if slot not in held)  # forgotten meanwhile
+                self._records.delete([slot for slot in sizes if slot not in held])  # forgotten meanwhile
         return len(cold)
 
     def _check_held(self, ids: Sequence[SlotId]) -> None:
@@ -418,13 +446,9 @@ class ExplicitBank(Bank):
 
     def _pieces(self, cold: Sequence[SlotId]) -> list[dict[SlotId, str]]:
         """Return the texts that must be compiled for slots: their own, or all of their documents."""
-        with self._store.snapshot():
-            slots = self._store.slots(cold)
-            if self.config.context == "independent":
-                return [{slot.id: slot.text} for slot in slots]
-            keys = {(slot.namespace, slot.document) for slot in slots}
-            found = [self._store.documents(namespace, [key])[key][1] for namespace, key in keys]
-            return [{slot.id: slot.text for slot in self._store.slots(ids)} for ids in found]
+        if self.config.context == "independent":
+            return [{slot.id: slot.text} for slot in self._store.slots(cold)]
+        return self._store.whole(cold)
 
     @overload
     def ask(
@@ -436,9 +460,7 @@ class ExplicitBank(Bank):
         where: Mapping[str, Any] | None = None,
         history: Sequence[Message] = (),
         max_new_tokens: int = 128,
-        density: Density = "dense",
-        layout: Layout = "sequential",
-        bias: float | Sequence[float] = 0.0,
+        read: ReadConfig | str = "dense",
         stream: Literal[False] = False,
         **options: Any,
     ) -> Answer: ...
@@ -453,9 +475,7 @@ class ExplicitBank(Bank):
         where: Mapping[str, Any] | None = None,
         history: Sequence[Message] = (),
         max_new_tokens: int = 128,
-        density: Density = "dense",
-        layout: Layout = "sequential",
-        bias: float | Sequence[float] = 0.0,
+        read: ReadConfig | str = "dense",
         stream: Literal[True],
         **options: Any,
     ) -> AnswerStream: ...
@@ -469,9 +489,7 @@ class ExplicitBank(Bank):
         where: Mapping[str, Any] | None = None,
         history: Sequence[Message] = (),
         max_new_tokens: int = 128,
-        density: Density = "dense",
-        layout: Layout = "sequential",
-        bias: float | Sequence[float] = 0.0,
+        read: ReadConfig | str = "dense",
         stream: bool = False,
         **options: Any,
     ) -> Answer | AnswerStream:
@@ -488,9 +506,7 @@ class ExplicitBank(Bank):
             history: What was said before, as messages of ``user`` and ``assistant``, oldest first: "she"
                 and "the other one" are understood from it, in the search and by the model.
             max_new_tokens: Most tokens of the answer.
-            density: How many tokens of each slot to read, as in :meth:`attach`.
-            layout: Where they stand, as in :meth:`attach`.
-            bias: How much more they are heeded, as in :meth:`attach`.
+            read: How the slots are read, as in :meth:`attach`.
             stream: True returns the answer as it is spoken.
             options: Passed to transformers' ``generate``; greedy by default.
 
@@ -498,16 +514,60 @@ class ExplicitBank(Bank):
             ContextLengthError: Memory, question and answer do not fit the model's context.
             InvalidInputError: The question is empty or k is less than 1.
         """
+        how = as_read_config(read)
         answering = Answering(
             self.compiler,
-            lambda: self.recall(question, k, namespace=namespace, where=where, history=history),
-            lambda hits: self.attach(hits=hits, density=density, layout=layout, bias=bias),
+            lambda query, history: self.recall(query, k, namespace=namespace, where=where, history=history),
+            lambda hits: self.attach(hits=hits, read=how),
             question,
             history,
             max_new_tokens,
+            how.exchange,
             options,
         )
         return AnswerStream(answering.speak) if stream else answering.speak()
+
+    def ask_many(
+        self,
+        questions: Sequence[str],
+        *,
+        namespaces: Sequence[str | Sequence[str]],
+        k: int = 5,
+        where: Mapping[str, Any] | None = None,
+        max_new_tokens: int = 128,
+        read: ReadConfig | str = "dense",
+        **options: Any,
+    ) -> list[Answer]:
+        """Answer several questions in the same forward passes, each from its own namespace.
+
+        No question sees another's memory. Each answer is what :meth:`ask` gives, up to the rounding of
+        larger batches.
+
+        Args:
+            questions: The questions.
+            namespaces: Whose memory each reads, one a question.
+            k: How many slots at most, each.
+            where: Filter on metadata, as in :meth:`recall`.
+            max_new_tokens: Most tokens of each answer.
+            read: How the slots are read, as in :meth:`attach`.
+            options: Passed to transformers' ``generate``; greedy by default.
+
+        Raises:
+            ContextLengthError: Memory, question and answer of one do not fit the model's context.
+            InvalidInputError: There is no question, one is empty, or there is not one namespace for each.
+        """
+        if not questions or len(questions) != len(namespaces):
+            raise InvalidInputError(
+                f"ask_many takes one namespace for each of at least one question, got {len(questions)} questions and "
+                f"{len(namespaces)} namespaces"
+            )
+        how = as_read_config(read)
+        asked = [
+            (question, partial(self.recall, k=k, namespace=namespace, where=where))
+            for question, namespace in zip(questions, namespaces, strict=True)
+        ]
+        batch = Batch(self.compiler, asked, partial(self._place, self.compiler, how), how)
+        return batch.speak(max_new_tokens, options)
 
     async def aask(self, question: str, **kwargs: Any) -> Answer:
         """:meth:`ask`, off the event loop."""
@@ -518,4 +578,8 @@ class ExplicitBank(Bank):
         if namespace is not None:
             return self._store.stats(as_namespace(namespace))
         stats = self._store.stats(None)
-        return replace(stats, tensor_bytes=stats.tensor_bytes + self._records.codebook_bytes())
+        return replace(
+            stats,
+            tensor_bytes=stats.tensor_bytes + self._records.codebook_bytes(),
+            cache=self._records.cache_stats(),
+        )

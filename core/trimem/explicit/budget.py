@@ -26,7 +26,31 @@ def most_tokens(lm: LanguageModel, config: ExplicitConfig) -> Tensor:
         CalibrationNotFoundError: ``config.heads`` is "calibrated" and the model has no calibration.
     """
     tokens = config.reference_tokens if config.tokens is None else config.tokens
-    return _kept(lm, config).int() * tokens
+    return kept_heads(lm, config.heads, config.heads_kept).int() * tokens
+
+
+def kept_heads(lm: LanguageModel, heads: str, share: float) -> Tensor:
+    """Return which heads are kept (layers, num_kv_heads).
+
+    Args:
+        lm: The model.
+        heads: One of :data:`trimem.explicit.config.HEADS`.
+        share: Of all heads, where they are kept by calibration.
+
+    Raises:
+        CalibrationNotFoundError: ``heads`` is "calibrated" and the model has no calibration.
+    """
+    layers, per_layer = len(lm.layers), lm.layers[0].num_kv_heads
+    depth = torch.arange(layers)[:, None].expand(layers, per_layer)
+    if heads == "first_half":
+        return depth < layers // 2
+    if heads == "middle_half":
+        return (depth >= layers // 4) & (depth < layers - layers // 4)
+    if heads == "second_half":
+        return depth >= layers // 2
+    if heads == "calibrated":
+        return calibration_of(lm).best(round(share * _heads(lm)))
+    return torch.ones(layers, per_layer, dtype=torch.bool)
 
 
 def record_bytes(lm: LanguageModel, config: ExplicitConfig) -> int:
@@ -70,18 +94,3 @@ def _sizes(lm: LanguageModel, config: ExplicitConfig) -> tuple[int, int]:
 
 def _heads(lm: LanguageModel) -> int:
     return len(lm.layers) * lm.layers[0].num_kv_heads
-
-
-def _kept(lm: LanguageModel, config: ExplicitConfig) -> Tensor:
-    """Return which heads keep any tokens (layers, num_kv_heads)."""
-    layers, heads = len(lm.layers), lm.layers[0].num_kv_heads
-    depth = torch.arange(layers)[:, None].expand(layers, heads)
-    if config.heads == "first_half":
-        return depth < layers // 2
-    if config.heads == "middle_half":
-        return (depth >= layers // 4) & (depth < layers - layers // 4)
-    if config.heads == "second_half":
-        return depth >= layers // 2
-    if config.heads == "calibrated":
-        return calibration_of(lm).best(round(config.heads_kept * _heads(lm)))
-    return torch.ones(layers, heads, dtype=torch.bool)

@@ -30,6 +30,8 @@ class Calibration:
         seed: Of the facts.
         copy_score: layers x num_kv_heads, attention paid to the token that is said next.
         ablation: layers x num_kv_heads, nats an answer token loses without the head.
+        head_bias: layers x num_kv_heads, how much more a head should heed memory than text, in nats
+            (:mod:`trimem.explicit.head_bias`); None if that was not fitted.
     """
 
     model: str
@@ -38,6 +40,7 @@ class Calibration:
     seed: int
     copy_score: list[list[float]]
     ablation: list[list[float]]
+    head_bias: list[list[float]] | None = None
 
     def ranking(self) -> list[tuple[int, int]]:
         """Return all heads as (layer, KV head), the one that is missed most first.
@@ -104,3 +107,17 @@ def calibration_of(lm: LanguageModel) -> Calibration:
         f"the heads of {lm.name} have not been calibrated: run trimem calibrate --model {lm.name}, once, "
         'or choose heads="all"'
     )
+
+
+def head_bias_of(lm: LanguageModel) -> Tensor:
+    """Return the bias of each head that was fitted for a model (layers, num_kv_heads).
+
+    Raises:
+        CalibrationNotFoundError: None was.
+    """
+    found = calibration_of(lm).head_bias
+    if found is None:
+        raise CalibrationNotFoundError(
+            f"no bias of the heads of {lm.name} was fitted: run trimem calibrate --head-bias --model {lm.name}, once"
+        )
+    return torch.tensor(found)

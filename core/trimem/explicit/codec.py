@@ -48,7 +48,7 @@ class Codec(Protocol):
         ...
 
     def decode(self, tensors: Mapping[str, Tensor], head: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Return the first rows of what :meth:`encode` made; the other rows are not touched.
+        """Return a copy of the first rows of what :meth:`encode` made; the other rows are not touched.
 
         Args:
             tensors: What was stored.
@@ -94,7 +94,8 @@ class Plain:
 
     def decode(self, tensors: Mapping[str, Tensor], head: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         rows = len(head)
-        return first_rows(tensors["key"], rows).to(dtype), first_rows(tensors["value"], rows).to(dtype)
+        key, value = (first_rows(tensors[name], rows).to(dtype, copy=True) for name in ("key", "value"))
+        return key, value
 
     def row_bytes(self, head_dim: int, value_dim: int) -> int:
         return (head_dim + value_dim) * self.dtype.itemsize

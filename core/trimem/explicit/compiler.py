@@ -8,11 +8,15 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from trimem.explicit.budget import fitted, most_tokens
+from trimem.explicit.budget import fitted, kept_heads, most_tokens
+from trimem.explicit.calibration import head_bias_of
 from trimem.explicit.config import ExplicitConfig
+from trimem.explicit.density import by_rank
 from trimem.explicit.prompt import SEPARATOR, followed, prompt_format
-from trimem.explicit.read import Layout, Placement, place
+from trimem.explicit.read import Placement, place
+from trimem.explicit.read_config import READ_CONFIGS, ReadConfig
 from trimem.explicit.record import Record
+from trimem.explicit.repair import repaired
 from trimem.explicit.write import batches, check_model, encode_prefix, encode_references
 from trimem.lm.model import LanguageModel
 from trimem.text.chunking import Chunk, Chunker
@@ -113,17 +117,45 @@ class Compiler:
             left.append(whole)
             start += whole.tokens
 
-    def place(
-        self, records: Sequence[Record], layout: Layout = "sequential", bias: Sequence[float] | None = None
-    ) -> Placement:
+    def place(self, records: Sequence[Record], read: ReadConfig = READ_CONFIGS["dense"]) -> Placement:
         """Lay the prefix and records before the context, the first record nearest to it.
 
         In what is returned, the prefix has the index 0 and record i of n the index n - i.
 
         Args:
-            records: Best first.
-            layout: See :func:`trimem.explicit.read.place`.
-            bias: Added to the attention logits of each record.
+            records: Best first, each with as many tokens as are to be read.
+            read: How; what it says of heads and repair is done by :meth:`prepare`.
+
+        Raises:
+            CalibrationNotFoundError: The heads' bias is wanted, and the model's was not fitted.
         """
-        weighed = None if bias is None else [0.0, *reversed(bias)]
-        return place(self.lm, [self.prefix, *reversed(records)], layout=layout, bias=weighed)
+        bias = by_rank(read.bias, len(records))[::-1]
+        return place(
+            self.lm,
+            [self.prefix, *reversed(records)],
+            layout=read.layout,
+            bias=bias if any(bias) else None,
+            temperature=read.temperature,
+            mass=read.mass,
+            head_bias=head_bias_of(self.lm) if read.head_bias else None,
+        )
+
+    def prepare(self, records: Sequence[Record], texts: Sequence[str], read: ReadConfig) -> list[Record]:
+        """Leave out the heads that are not to read and mend the references' heads, as ``read`` says.
+
+        Args:
+            records: Best first.
+            texts: The text of each.
+            read: How.
+
+        Raises:
+            CalibrationNotFoundError: Heads are chosen by calibration, and the model has none.
+        """
+        kept = list(records)
+        if read.heads == "calibrated":
+            most = kept_heads(self.lm, read.heads, read.heads_kept).int() * self.config.reference_tokens
+            kept = [record.limited(most) for record in kept]
+        if read.repair:
+            first = [self.reference(text)[: read.repair] for text in reversed(texts)]
+            kept = repaired(self.lm, [self.prefix, *reversed(kept)], first)[:0:-1]
+        return kept

@@ -8,7 +8,7 @@ from typing import Any
 
 from trimem.errors import InvalidInputError
 from trimem.explicit.codec import CODECS
-from trimem.explicit.select import NAMES
+from trimem.explicit.select import DEFAULT, NAMES
 
 CONFIG_VERSION = 2
 
@@ -47,7 +47,7 @@ class ExplicitConfig:
     reference_tokens: int = 128
     instruction: str = "You answer questions from these notes."
     codec: str = "float16"
-    selection: str = "max"
+    selection: str = DEFAULT
     context: str = "independent"
     tokens: int | None = None
     heads: str = "all"

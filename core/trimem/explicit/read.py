@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from trimem.errors import InvalidInputError
 from trimem.explicit.record import Record, rows
 from trimem.lm.memory import LayerMemory, Memory
 from trimem.lm.model import LanguageModel
@@ -29,11 +28,13 @@ class Placement:
         owner: By layer_idx: (num_kv_heads, tokens), the index of the record that a memory token came
             from; -1 where a head has none.
         span: Positions taken, from the first token to the context.
+        starts: Position of each record's first token.
     """
 
     memory: Memory
     owner: dict[int, Tensor]
     span: int
+    starts: tuple[int, ...]
 
 
 def place(
@@ -42,6 +43,9 @@ def place(
     *,
     layout: Layout = "sequential",
     bias: Sequence[float] | None = None,
+    temperature: float = 1.0,
+    mass: float | None = None,
+    head_bias: Tensor | None = None,
 ) -> Placement:
     """Bring records to the positions right before the context.
 
@@ -58,10 +62,13 @@ def place(
             ``"original"`` leaves all where they were written, right after the prefix, with the context
             as far off as if they had been laid one after the other: key-values concatenated as they
             are.
-        bias: Added to the attention logits of each record's tokens; None is 0 for all.
+        bias: Added to the attention logits of each reference's tokens; None is 0 for all.
+        temperature: What the attention logits of the references are divided by. Where a model caps its
+            logits, the cap is not.
+        mass: How many tokens all references count for; None counts each as one.
+        head_bias: (layers, num_kv_heads), added to the attention logits of each head.
 
-    Raises:
-        InvalidInputError: The layout is unknown.
+    The last four leave the prefix as it is: it is the sink that all were written under.
     """
     starts = _starts(records, layout)
     counts = torch.stack([record.counts for record in records]).flatten(1)  # (records, heads)
@@ -79,7 +86,7 @@ def place(
         position[at] = starts[i] + record.token.long()
         owner[at] = i
         at = at.to(lm.device)
-        key[at] = record.key.to(lm.device, lm.dtype)
+        key[at] = record.key.to(lm.device, lm.dtype) / (temperature if i else 1.0)
         value[at] = record.value.to(lm.device, lm.dtype)
     shape = len(lm.layers), heads // len(lm.layers), width
     key, value = key.view(*shape, -1), value.view(*shape, -1)
@@ -90,7 +97,7 @@ def place(
         alike[layer.positions].append(i)
     for scheme, layers in alike.items():
         key[layers] = scheme.apply(key[layers], position[layers])
-    logit_bias = _bias(owner, bias)
+    logit_bias = _bias(owner, bias, mass, head_bias)
     memory, owners = {}, {}
     for i, layer in enumerate(lm.layers):
         if filled := int(held.view(shape[:2])[i].max()):
@@ -101,13 +108,22 @@ def place(
                 None if logit_bias is None else logit_bias[i : i + 1, :, :filled].to(lm.device),
             )
             owners[layer.layer_idx] = owner[i, :, :filled]
-    return Placement(Memory(memory), owners, -min(starts))
+    return Placement(Memory(memory), owners, -min(starts), tuple(starts))
+
+
+def moved(lm: LanguageModel, memory: Memory, by: int) -> Memory:
+    """Return a memory of :func:`place` that stands ``by`` positions further on."""
+    layers = {layer.layer_idx: layer for layer in lm.layers}
+    shifted = {}
+    for layer_idx, layer in memory.layers.items():
+        assert layer.position is not None  # place() tells it
+        key = layers[layer_idx].positions.apply(layer.key, torch.full_like(layer.position, by))
+        shifted[layer_idx] = replace(layer, key=key, position=layer.position + by)
+    return Memory(shifted)
 
 
 def _starts(records: Sequence[Record], layout: Layout) -> list[int]:
     """Return the position of each record's first token; the first record is the prefix."""
-    if layout not in LAYOUTS:
-        raise InvalidInputError(f"layout must be one of {', '.join(LAYOUTS)}, got {layout!r}")
     tokens = [record.tokens for record in records]
     if layout == "parallel":
         room = max(tokens[1:], default=0)
@@ -119,9 +135,23 @@ def _starts(records: Sequence[Record], layout: Layout) -> list[int]:
     return [-int(end) for end in ends]
 
 
-def _bias(owner: Tensor, bias: Sequence[float] | None) -> Tensor | None:
-    """Return what is added to the logits, -inf where a head has no token, or None if it is 0 throughout."""
-    if bias is None and bool((owner >= 0).all()):
+def _bias(owner: Tensor, bias: Sequence[float] | None, mass: float | None, head_bias: Tensor | None) -> Tensor | None:
+    """Return what is added to the logits, -inf where a head has no token, or None if it is 0 throughout.
+
+    Args:
+        owner: (layers, num_kv_heads, tokens), the record of each token: the prefix is 0, none is -1.
+        bias: Of each reference.
+        mass: Tokens all references count for.
+        head_bias: Of each head.
+    """
+    if not bias and mass is None and head_bias is None and bool((owner >= 0).all()):
         return None
-    each = torch.tensor([*(bias or [0.0] * int(owner.max() + 1)), float("-inf")])
-    return each[owner]  # -1 is the last
+    each = torch.tensor([0.0, *(bias or [0.0] * max(0, int(owner.max()))), float("-inf")])
+    logit_bias = each[owner]  # -1 is the last
+    referred = owner > 0
+    if head_bias is not None:
+        logit_bias += referred * head_bias[..., None]
+    if mass is not None:
+        read = referred.sum(-1, keepdim=True).clamp(min=1)
+        logit_bias += torch.where(referred, (mass / read).log(), 0.0)
+    return logit_bias

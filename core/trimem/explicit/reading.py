@@ -2,49 +2,147 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from trimem.lm.attention import AttentionShares
+from trimem.explicit.read import Placement, moved
+from trimem.lm.attention import Attachment, AttentionShares
 from trimem.lm.generate import stream
-from trimem.types import Answer, Hit
+from trimem.lm.model import LanguageModel
+from trimem.types import Answer, Hit, SlotId
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
-    """Hits attached to a model, in the order it reads them.
+class Passage:
+    """What was read from one exchange, or move, of memories to the next.
 
     Attributes:
         hits: Best match first; the model reads them the other way round, the best nearest to the
             context.
-        tokens: Positions the memory takes, the prefix included.
-        owner: Which hit each memory token comes from: :attr:`Placement.owner`, where the prefix is 0
-            and the last of n hits 1.
-        shares: Filled with the attention they receive, as the model runs.
+        placement: Where they stand; the prefix is record 0 and the last of n hits record 1.
+        shares: The attention they received.
+        row: Which row of the batch read them.
+        rows: Of the batch.
     """
 
     hits: tuple[Hit, ...]
-    tokens: int
-    owner: Mapping[int, Tensor] = field(repr=False)
-    shares: AttentionShares = field(default_factory=AttentionShares, repr=False)
+    placement: Placement
+    shares: AttentionShares
+    row: int = 0
+    rows: int = 1
+
+    def by_pass(self) -> dict[int, Tensor]:
+        """Return the attention on each token in each forward pass, by layer_idx (passes, num_kv_heads, tokens)."""
+        return {
+            layer_idx: mass[:, self.row, :, : self.placement.owner[layer_idx].shape[1]].cpu()
+            for layer_idx, mass in self.shares.by_pass(self.rows).items()
+            if layer_idx in self.placement.owner
+        }
+
+    def received(self) -> Tensor:
+        """Return the attention mass on each hit in each forward pass (passes, hits)."""
+        owners = len(self.hits) + 2  # the prefix, the hits, and -1 where a head has no token
+        total = torch.zeros(0)
+        for layer_idx, mass in self.by_pass().items():
+            owner = self.placement.owner[layer_idx].flatten() % owners
+            of_each = torch.zeros(len(mass), owners).index_add_(1, owner, mass.flatten(1))
+            total = of_each if total.ndim == 1 else total + of_each
+        return total[:, 1:-1].flip(1) if total.ndim == 2 else torch.zeros(0, len(self.hits))
+
+
+class Reading:
+    """Hits attached to a model.
+
+    Args:
+        lm: The model.
+        hits: Best first.
+        place: Brings hits to the positions right before the context.
+        reanchor: See :class:`trimem.explicit.read_config.ReadConfig`.
+    """
+
+    def __init__(
+        self,
+        lm: LanguageModel,
+        hits: Sequence[Hit],
+        place: Callable[[Sequence[Hit]], Placement],
+        reanchor: int | None,
+    ) -> None:
+        self._lm = lm
+        self._place = place
+        self._reanchor = reanchor
+        self.passages = [Passage(tuple(hits), place(hits), AttentionShares())]
+        self.attachment: Attachment | None = None
+
+    @property
+    def hits(self) -> tuple[Hit, ...]:
+        """What is read now, best first."""
+        return self.passages[-1].hits
+
+    @property
+    def placement(self) -> Placement:
+        """Where it stands, before it moves along with the context."""
+        return self.passages[-1].placement
+
+    @property
+    def shares(self) -> AttentionShares:
+        """The attention it has received."""
+        return self.passages[-1].shares
+
+    @property
+    def tokens(self) -> int:
+        """Positions the memory takes, the prefix included."""
+        return self.placement.span
+
+    def follow(self, length: int) -> None:
+        """Let memory move along with a context of ``length`` tokens, if it is to be re-anchored.
+
+        Call it between two forward passes; ``ask`` does. O(memory tokens) when it moves.
+        """
+        if self._reanchor is not None and length % self._reanchor == 0:
+            self._stand(self.hits, self.placement, length)
+
+    def exchange(self, hits: Sequence[Hit], length: int) -> None:
+        """Read other hits from now on, right before what follows a context of ``length`` tokens (Memory³, section 3.1).
+
+        Call it between two forward passes; ``ask`` does, if the reading is to be exchanged.
+
+        Raises:
+            InvalidInputError: A hit is not in the bank (any more).
+            ContextLengthError: The hits fill the model's context.
+        """
+        self._stand(tuple(hits), self._place(hits), length)
 
     def attended(self) -> tuple[Hit, ...]:
-        """Return the hits with the share of attention each received so far.
+        """Return all hits that were read, with the share of attention each received so far; see :func:`attended`."""
+        return attended(self.passages)
 
-        Shares are of the attention mass on hits, summed over layers, heads and generated tokens;
-        the prefix and the context itself do not count.
-        """
-        if not self.hits or not self.shares.looks:
-            return self.hits
-        received = torch.zeros(len(self.hits) + 2)  # -1, where a head has no token, adds nothing to the last
-        for layer_idx, mass in self.shares.mass().items():
-            received.index_add_(0, self.owner[layer_idx].flatten() % len(received), mass.sum(0).flatten().cpu())
-        received = received[1:-1].flip(0)
-        shares = (received / received.sum().clamp_min(torch.finfo(torch.float32).tiny)).tolist()
-        return tuple(replace(hit, attention=share) for hit, share in zip(self.hits, shares, strict=True))
+    def _stand(self, hits: tuple[Hit, ...], placement: Placement, length: int) -> None:
+        assert self.attachment is not None  # the bank attaches what it places
+        self.passages.append(Passage(hits, placement, AttentionShares()))
+        self.attachment.memory = moved(self._lm, placement.memory, length)
+        self.attachment.shares = self.shares
+
+
+def attended(passages: Sequence[Passage]) -> tuple[Hit, ...]:
+    """Return all hits that were read, with the share of attention each received.
+
+    Shares are of the attention mass on hits, summed over layers, heads and generated tokens; the prefix
+    and the context itself do not count.
+    """
+    hits: dict[SlotId, Hit] = {}
+    received: dict[SlotId, float] = defaultdict(float)
+    for passage in passages:
+        for hit, mass in zip(passage.hits, passage.received().sum(0).tolist(), strict=True):
+            hits.setdefault(hit.id, hit)
+            received[hit.id] += mass
+    if not any(passage.shares.looks for passage in passages):
+        return tuple(hits.values())
+    total = max(sum(received.values()), torch.finfo(torch.float32).tiny)
+    return tuple(replace(hit, attention=received[slot] / total) for slot, hit in hits.items())
 
 
 class AnswerStream(Iterator[str]):

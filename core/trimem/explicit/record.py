@@ -55,11 +55,20 @@ class Record:
         key, value = (tensor.flatten(0, 1)[head, token] for tensor in (key, value))
         return cls(key, value, token, counts, order.shape[2], start)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tensors."""
+        return sum(tensor.nbytes for tensor in (self.key, self.value, self.token, self.counts))
+
     def first(self, most: int) -> Record:
         """Return the record with at most so many tokens a head."""
         counts = self.counts.clamp(max=most)
         kept = int(counts.sum())
         return replace(self, key=self.key[:kept], value=self.value[:kept], token=self.token[:kept], counts=counts)
+
+    def to(self, device: torch.device) -> Record:
+        """Return the record with its key-values on a device; token numbers and counts stay where they are."""
+        return replace(self, key=self.key.to(device), value=self.value.to(device))
 
     def limited(self, most: Tensor) -> Record:
         """Return the record with at most so many tokens of each head (layers, num_kv_heads)."""

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from trimem.errors import CorruptTensorError
+from trimem.explicit.cache import RecordCache
 from trimem.explicit.codec import Codec, codec
 from trimem.explicit.compiler import Compiler
 from trimem.explicit.product_quantization import ProductQuantization
 from trimem.explicit.record import Record, rows
 from trimem.store.tensors import TensorStore
-from trimem.types import SlotId
+from trimem.types import CacheStats, SlotId
 
 CODEBOOK = "codebook"
 """Under which name the codebooks of product quantisation lie beside the records."""
@@ -27,10 +28,12 @@ class Records:
 
     Args:
         tensors: Where they lie.
+        cache: Holds those that were read lately, on the model's device.
     """
 
-    def __init__(self, tensors: TensorStore) -> None:
+    def __init__(self, tensors: TensorStore, cache: RecordCache) -> None:
         self._tensors = tensors
+        self._cache = cache
         self._trained: ProductQuantization | None = None
 
     def compile(
@@ -63,7 +66,9 @@ class Records:
         return [slot for slot in slots if not self._tensors.exists(slot)]
 
     def read(self, compiler: Compiler, slots: Sequence[SlotId], most: Sequence[int | None]) -> list[Record]:
-        """Read the best tokens of records, memory-mapped: what is not asked for is not loaded.
+        """Read the best tokens of records, from memory if they are held there, else from the disk.
+
+        Files are memory-mapped: what is not asked for is not loaded.
 
         Args:
             compiler: Of the bank's model.
@@ -73,11 +78,22 @@ class Records:
         Raises:
             CorruptTensorError: One cannot be read.
         """
-        return [self._read(compiler, slot, tokens) for slot, tokens in zip(slots, most, strict=True)]
+        records = []
+        for slot, tokens in zip(slots, most, strict=True):
+            record = self._cache.get(slot, tokens)
+            if record is None:
+                record = self._read(compiler, slot, tokens).to(compiler.lm.device)
+                self._cache.put(slot, tokens, record)
+            records.append(record)
+        return records
 
-    def delete(self, slots: Iterable[SlotId]) -> tuple[int, int]:
+    def delete(self, slots: Collection[SlotId]) -> tuple[int, int]:
         """Remove records and return how many there were and their bytes."""
+        self._cache.drop(slots)
         return self._tensors.delete(slots)
+
+    def cache_stats(self) -> CacheStats:
+        return self._cache.stats()
 
     def codebook_bytes(self) -> int:
         """Return the bytes of the codebooks that the records are decoded with; 0 if there are none."""
@@ -121,11 +137,14 @@ def pack(record: Record, codec: Codec) -> dict[str, Tensor]:
 
 
 def unpack(tensors: Mapping[str, Tensor], codec: Codec, dtype: torch.dtype, most: int | None = None) -> Record:
-    """Read what :func:`pack` made, or the best ``most`` tokens of each head of it."""
+    """Read what :func:`pack` made, or the best ``most`` tokens of each head of it.
+
+    All is copied: what is stored is a file mapped into memory, which somebody may truncate.
+    """
     counts = tensors["counts"].long()
     if most is not None:
         counts = counts.clamp(max=most)
     head, _ = rows(counts)
     key, value = codec.decode(tensors, head, dtype)
     start, tokens = tensors["span"].tolist()
-    return Record(key, value, tensors["token"][: len(head)], counts, tokens, start)
+    return Record(key, value, tensors["token"][: len(head)].clone(), counts, tokens, start)

@@ -50,8 +50,8 @@ def paper(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, *, scaling: f
 
     See :class:`Rule`. O(tokens²) a head, as all rules but ``key_norm`` and ``leverage``.
     """
-    attention = _logits(query, key, mask, scaling).softmax(-1)
-    return _hide(attention.masked_fill(~_queries(mask), 0.0).sum((2, 3)), mask)
+    attention = _real_queries(_logits(query, key, mask, scaling).softmax(-1), mask)
+    return _hide(attention.sum((2, 3)), mask)
 
 
 def paper_exp(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, *, scaling: float) -> Tensor:
@@ -71,12 +71,11 @@ def strongest(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, *, scalin
     query cannot do without, which a sum drowns; pooling over 3 neighbours keeps names and numbers of
     several tokens together. A token that stands alone looks at itself. See :class:`Rule`.
     """
-    tokens = mask.shape[1]
-    diagonal = torch.eye(tokens, dtype=torch.bool, device=mask.device)
+    scores = _logits(query, key, mask, scaling)
     # Finite, so that it yields to every other token but not to padding: a lone token gives no NaN.
-    scores = _logits(query, key, None, scaling).masked_fill(diagonal, torch.finfo(torch.float32).min)
-    attention = scores.masked_fill(~mask[:, None, None, None], float("-inf")).softmax(-1)
-    peak = _hide(attention.masked_fill(~_queries(mask), 0.0).amax((2, 3)), mask)
+    diagonal = scores.diagonal(dim1=-2, dim2=-1)
+    diagonal.copy_(torch.where(mask[:, None, None], torch.finfo(torch.float32).min, float("-inf")))
+    peak = _hide(_real_queries(scores.softmax(-1), mask).amax((2, 3)), mask)
     return _hide(max_pool1d(peak, _NEIGHBOURS, stride=1, padding=_NEIGHBOURS // 2), mask)
 
 
@@ -163,7 +162,7 @@ def repeat(query: Tensor, key: Tensor, mask: Tensor, *, scaling: float, query_ma
     """
     attention = _logits(query, key, mask, scaling).softmax(-1)
     if query_mask is not None:
-        attention = attention.masked_fill(~_queries(query_mask), 0.0)
+        attention = _real_queries(attention, query_mask)
     return _hide(attention.amax((2, 3)), mask)
 
 
@@ -177,7 +176,7 @@ RULES: dict[str, Rule] = {
     "leverage": leverage,
     "combined": combined,
 }
-DEFAULT = "max"
+DEFAULT = "value_norm"
 NAMES = (*RULES, "repeat")
 """All that can be chosen; ``"repeat"`` is :func:`repeat`, which is called in another way."""
 
@@ -238,14 +237,20 @@ def rank(scores: Tensor) -> Tensor:
 
 def _logits(query: Tensor, key: Tensor, mask: Tensor | None, scaling: float) -> Tensor:
     """Return the logits (batch, num_kv_heads, group, queries, tokens) in float32; keys of padding get -inf."""
-    keys = None if mask is None else mask[:, None, None]
-    scores = logits(query, key, scaling=scaling, softcap=None, mask=keys)
+    scores = logits(query, key, scaling=scaling, softcap=None, mask=None)
+    if mask is not None and not bool(mask.all()):
+        scores.masked_fill_(~mask[:, None, None], float("-inf"))
     return scores.view(scores.shape[0], key.shape[1], -1, *scores.shape[2:])
 
 
 def _queries(mask: Tensor) -> Tensor:
     """Return (batch, 1, 1, queries, 1): which queries of logits are real."""
     return mask[:, None, None, :, None]
+
+
+def _real_queries(attention: Tensor, mask: Tensor) -> Tensor:
+    """Let the queries of padding pay no attention (batch, num_kv_heads, group, queries, tokens), in place."""
+    return attention if bool(mask.all()) else attention.masked_fill_(~_queries(mask), 0.0)
 
 
 def _hide(scores: Tensor, mask: Tensor) -> Tensor:

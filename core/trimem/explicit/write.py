@@ -38,7 +38,7 @@ def check_model(lm: LanguageModel) -> None:
 def encode_prefix(lm: LanguageModel, prefix: Sequence[int]) -> Record:
     """Encode the prefix all references share: every token, in the model's own precision."""
     with detached():
-        key, value, _ = _position_free(lm, _run(lm, [prefix]), len(prefix))
+        key, value, _ = position_free(lm, run(lm, [prefix]), len(prefix))
     shape = key.shape[1:4]
     order = torch.arange(shape[2], device=lm.device).expand(shape)
     return Record.of(key[0], value[0], order, torch.full(shape[:2], shape[2]))
@@ -80,8 +80,8 @@ def encode_references(
         )
     mask = torch.arange(longest, device=lm.device) < torch.tensor(lengths, device=lm.device)[:, None]
     with detached(), attach(lm, place(lm, before).memory):
-        captured = _run(lm, references)
-        key, value, query = _position_free(lm, captured, longest)
+        captured = run(lm, references)
+        key, value, query = position_free(lm, captured, longest)
         if rule == "repeat":
             scores = _repeat(lm, references, captured, mask)
         else:
@@ -118,7 +118,7 @@ def batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
 Captures = dict[nn.Module, Captured]
 
 
-def _run(lm: LanguageModel, references: Sequence[Sequence[int]], starts: Sequence[int] = (0,)) -> Captures:
+def run(lm: LanguageModel, references: Sequence[Sequence[int]], starts: Sequence[int] = (0,)) -> Captures:
     """Run token ids, padded on the right, each from its own position on, or all from one."""
     width = max(map(len, references))
     padded = [[*ids, *[0] * (width - len(ids))] for ids in references]
@@ -139,7 +139,7 @@ def _repeat(lm: LanguageModel, references: Sequence[Sequence[int]], captured: Ca
     memory = Memory({c.layer_idx: LayerMemory(c.key, c.value, position, bias) for c in captured.values()})
     asked = lm.tokenize(REPEAT)
     with attach(lm, memory):
-        spoken = _run(lm, [[*asked, *ids] for ids in references], [len(ids) for ids in references])
+        spoken = run(lm, [[*asked, *ids] for ids in references], [len(ids) for ids in references])
     said = torch.nn.functional.pad(mask, (len(asked), 0), value=True)
     return [
         select.repeat(spoken[module].query, layer.key, mask, scaling=layer.scaling, query_mask=said)
@@ -147,7 +147,7 @@ def _repeat(lm: LanguageModel, references: Sequence[Sequence[int]], captured: Ca
     ]
 
 
-def _position_free(lm: LanguageModel, captured: Captures, width: int) -> tuple[Tensor, Tensor, Tensor]:
+def position_free(lm: LanguageModel, captured: Captures, width: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return keys, values and queries of what was run from position 0 on, without positions.
 
     Returns:

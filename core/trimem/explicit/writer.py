@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 from trimem.explicit.compiler import Compiler
 from trimem.explicit.documents import groups, slot_id
 from trimem.explicit.records import Records
@@ -11,6 +14,7 @@ from trimem.progress import track
 from trimem.store.metadata import Document, MetadataStore, NewSlot
 from trimem.text.chunking import Chunk
 from trimem.text.encoders import Encoder
+from trimem.text.sentences import sentences
 from trimem.types import Namespace, SlotId
 
 GROUP = 64
@@ -66,7 +70,7 @@ class Writer:
             for chunk in chunks[document.key]
         }
         texts = {slot: chunk.text for slot, (_, chunk) in cut.items()}
-        vectors = self._encoder.encode_documents(list(texts.values()))
+        vectors = self._vectors(texts)
         sizes: dict[SlotId, int] = {}
         slots: dict[str, list[NewSlot]] = {document.key: [] for document in documents}
         try:
@@ -78,7 +82,8 @@ class Writer:
                 self._records.compile(self._compiler, pieces, sizes, advance)
             else:
                 advance(len(texts))
-            for (slot, (key, chunk)), vector in zip(cut.items(), vectors, strict=True):
+            for slot, (key, chunk) in cut.items():
+                whole, parts = vectors[slot]
                 slots[key].append(
                     NewSlot(
                         slot,
@@ -87,8 +92,9 @@ class Writer:
                         chunk.stop,
                         chunk.line,
                         len(self._compiler.reference(chunk.text)),
-                        vector,
+                        whole,
                         sizes.get(slot),
+                        parts,
                     )
                 )
             replaced = self._store.put(namespace, [(document, slots[document.key]) for document in documents])
@@ -97,3 +103,15 @@ class Writer:
             raise
         self._records.delete(replaced)
         return {key: [row.slot_id for row in rows] for key, rows in slots.items()}
+
+    def _vectors(
+        self, texts: Mapping[SlotId, str]
+    ) -> dict[SlotId, tuple[NDArray[np.float32], NDArray[np.float32] | None]]:
+        """Encode each slot, and each of its sentences where it has several."""
+        parts = {slot: several if len(several := sentences(text)) > 1 else [] for slot, text in texts.items()}
+        vectors = self._encoder.encode_documents([*texts.values(), *(part for many in parts.values() for part in many)])
+        encoded, start = {}, len(texts)
+        for i, (slot, many) in enumerate(parts.items()):
+            encoded[slot] = vectors[i], vectors[start : start + len(many)] if many else None
+            start += len(many)
+        return encoded

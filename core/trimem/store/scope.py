@@ -5,6 +5,7 @@ A namespace is stored as a path with ``/`` after every part.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import operator
 from collections.abc import Callable, Mapping
@@ -123,3 +124,17 @@ def format_path(namespace: Namespace) -> str:
 def parse_path(path: str) -> Namespace:
     """Return the namespace that is stored as ``path``."""
     return tuple(path.split("/")[:-1])
+
+
+def scope_words(namespace: Namespace) -> str:
+    """Return the words by which the full-text index finds a slot of this namespace: its own, and all above."""
+    return " ".join(scope_word(namespace[:depth]) for depth in range(1, len(namespace) + 1))
+
+
+def scope_word(namespace: Namespace) -> str:
+    """Return the word that all slots in and below a namespace share in the full-text index.
+
+    It only narrows down where words are looked for; what may be seen is decided by :func:`in_scope`. A
+    digit at its end keeps the stemmer from changing it.
+    """
+    return f"n{hashlib.sha256(format_path(namespace).encode()).hexdigest()[:16]}0"

@@ -1,106 +1,153 @@
 """Finding slots by their words and by their vectors at once.
 
-The score of a slot is ``0.3 * bm25 / best bm25 + 0.7 * cosine``: words alone win on some corpora,
-vectors on others, and this weighted sum is near the better of the two on either kind, which fusing
-their ranks with equal weight is not.
+Words find some slots, vectors others; together they are the candidates. Each is then judged by what it
+says and by what stands around it (:mod:`trimem.store.fusion`). Namespace and filter hold before either
+search chooses its best, and once more when the candidates are read.
+
+All that a search reads is of one moment, so a document that is replaced meanwhile is found as it was or as it
+is. The vectors in memory belong to that moment, or the search begins anew.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from threading import Lock
+from dataclasses import replace
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
+from sqlalchemy.orm import Session
 
-from trimem.errors import FingerprintMismatch
-from trimem.store.metadata import MetadataStore
-from trimem.store.scope import Where
-from trimem.types import Namespace, SlotId
+from trimem.store.following import FollowedVectors
+from trimem.store.fusion import Floats, QueryWords, Sides, Weights, alike, best_sentences, fuse, scores
+from trimem.store.reader import Candidate, SearchReader
+from trimem.store.scope import Where, format_path
+from trimem.store.vectors import EXACT_SLOTS, SlotVectors
+from trimem.store.words import WordSearch, rarity, words
+from trimem.types import Hit, Namespace
 
-LEXICAL_WEIGHT = 0.3
-LEXICAL_LIMIT = 200
-SCOPES_KEPT = 256
+CANDIDATES = 32
+"""How many slots words find, and how many vectors find, at least."""
 
+LEADING = 24
+"""Of how many candidates the slots beside them are read, at least."""
 
-@dataclass(frozen=True, slots=True)
-class _Scope:
-    """The slots that one query may find.
-
-    Attributes:
-        ids: Their ids.
-        vectors: (slots, dim).
-    """
-
-    ids: list[SlotId]
-    vectors: NDArray[np.float32]
+ATTEMPTS = 5
+"""To search before somebody writes; the last counts all the same."""
 
 
 class HybridSearch:
-    """Exact search over a bank's slots.
-
-    Vectors stay in memory, gathered by namespace, until the next write by any process.
+    """Search over a bank's slots. Any thread may use it.
 
     Args:
-        store: The bank's rows.
+        reader: Of the bank's database.
+        weights: How much each side counts.
+        exact_slots: The most slots whose vectors are compared one by one.
     """
 
-    def __init__(self, store: MetadataStore) -> None:
-        self._store = store
-        self._loading = Lock()
-        self._revision = -1
-        self._rows: dict[SlotId, int] = {}
-        self._vectors = np.empty((0, 0), np.float32)
-        self._scopes: dict[Namespace, _Scope] = {}
+    def __init__(self, reader: SearchReader, weights: Weights | None = None, exact_slots: int = EXACT_SLOTS) -> None:
+        self._reader = reader
+        self._weights = weights or Weights()
+        self._vectors = FollowedVectors(reader, exact_slots)
+        self._words = WordSearch()
+
+    def close(self) -> None:
+        """Wait for what is being read."""
+        self._vectors.close()
+
+    def follow(self) -> None:
+        """Read now what has been written since the last search, so that the next need not; nothing before the first."""
+        self._vectors.catch_up()
 
     def __call__(
         self, query: str, vector: NDArray[np.float32], k: int, namespace: Namespace, where: Where | None
-    ) -> list[tuple[SlotId, float]]:
-        """Return the ids and scores of the best ``k`` slots in scope, best first. O(slots * dim).
+    ) -> list[Hit]:
+        """Return the best ``k`` slots in scope, best first.
 
         Args:
             query: The words.
             vector: (dim,), of length 1.
             k: How many at most.
             namespace: Where to look, and below.
-            where: Filter on metadata; it runs before the choice of the best.
+            where: Filter on metadata; it runs before the choice of the best, at a cost of
+                O(slots of the namespace).
 
         Raises:
             FingerprintMismatch: The vector is of another dimension than the bank's.
         """
-        scope = self._scope(namespace, where)
-        if not scope.ids:
-            return []
-        if scope.vectors.shape[1] != len(vector):
-            raise FingerprintMismatch(
-                f"the bank holds vectors of {scope.vectors.shape[1]} dimensions, the encoder makes {len(vector)}: open "
-                "the bank with the encoder it was made with"
-            )
-        # By torch: two thread pools, numpy's and torch's, would take the cores from each other and
-        # slow down the encoder that runs before and the model that runs after by a factor of two.
-        cosine = (torch.from_numpy(scope.vectors) @ torch.from_numpy(vector)).numpy()
-        scores = (1 - LEXICAL_WEIGHT) * np.maximum(cosine, 0.0)
-        words = self._store.lexical(query, namespace, where, LEXICAL_LIMIT)
-        best = max(words.values(), default=0.0)
-        if best > 0:
-            scores += LEXICAL_WEIGHT * np.array([words.get(slot_id, 0.0) / best for slot_id in scope.ids])
-        order = np.argsort(-scores, kind="stable")[:k]
-        return [(scope.ids[i], float(scores[i])) for i in order]
+        terms = words(query)
+        for left in reversed(range(ATTEMPTS)):
+            held = self._vectors.current()
+            if held is None:
+                break
+            with self._reader.session() as session:
+                moment = self._reader.newest_change(session)
+                rows = self._candidates(session, held, terms, vector, max(CANDIDATES, k), namespace, where)
+                if not left or self._vectors.in_step(held, moment):
+                    candidates = self._reader.candidates(session, rows, namespace, where)
+                    counts = self._words.counts(session, terms, len(held))
+                    asked = QueryWords({word: rarity(count, len(held)) for word, count in counts.items()})
+                    return self._best(session, asked, vector, candidates, k)
+        return []
 
-    def _scope(self, namespace: Namespace, where: Where | None) -> _Scope:
-        """Return the slots in scope as of the newest write."""
-        with self._loading:
-            if self._store.revision() != self._revision:
-                self._revision, ids, self._vectors = self._store.vectors()
-                self._rows = {slot_id: row for row, slot_id in enumerate(ids)}
-                self._scopes.clear()
-            if not where and namespace in self._scopes:
-                return self._scopes[namespace]
-            found = [slot_id for slot_id in self._store.ids(namespace, where) if slot_id in self._rows]
-            scope = _Scope(found, self._vectors[[self._rows[slot_id] for slot_id in found]])
-            if not where:
-                if len(self._scopes) >= SCOPES_KEPT:
-                    self._scopes.clear()
-                self._scopes[namespace] = scope
-            return scope
+    def _candidates(
+        self,
+        session: Session,
+        held: SlotVectors,
+        terms: list[str],
+        vector: Floats,
+        most: int,
+        namespace: Namespace,
+        where: Where | None,
+    ) -> set[int]:
+        """Return the rows that words and vectors find, ``most`` of each."""
+        path = format_path(namespace)
+        allowed = self._reader.rows(session, namespace, where) if where else None
+        near = held.nearest(vector, most, path, allowed)
+        said = self._words.best(session, terms, namespace, where, most, slots=len(held), inside=held.count(path))
+        return {*near.tolist(), *(row for row, _ in said)}
+
+    def _best(
+        self, session: Session, asked: QueryWords, vector: Floats, candidates: list[Candidate], k: int
+    ) -> list[Hit]:
+        """Judge candidates and return the best ``k``."""
+        if not candidates:
+            return []
+        alone = self._sides(asked, vector, candidates)
+        leading = np.argsort(-fuse(alone, self._weights), kind="stable")[: max(LEADING, k)]
+        sides = self._with_beside(session, alone, vector, candidates, leading.tolist())
+        nats = fuse(sides, self._weights)
+        best = np.argsort(-nats, kind="stable")[:k]
+        slots = self._reader.slots(session, [candidates[i].slot_id for i in best])
+        return [Hit(slot, float(score)) for slot, score in zip(slots, scores(sides, nats)[best], strict=True)]
+
+    def _sides(self, asked: QueryWords, vector: Floats, candidates: list[Candidate]) -> Sides:
+        """Judge each candidate by itself, as if nothing stood beside it."""
+        found = [asked.find(candidate.text) for candidate in candidates]
+        meaning = np.stack([candidate.vector for candidate in candidates]) @ vector
+        return Sides(
+            words=asked.words(found, [len(candidate.text) for candidate in candidates]),
+            together=asked.together(found),
+            meaning=meaning,
+            sentence=best_sentences(vector, meaning, [candidate.sentences for candidate in candidates]),
+            passage=meaning,
+            around=np.zeros_like(meaning),
+        )
+
+    def _with_beside(
+        self, session: Session, alone: Sides, vector: Floats, candidates: list[Candidate], leading: list[int]
+    ) -> Sides:
+        """Add what the slots beside the leading candidates say: those of the same document, and others."""
+        known = {candidate.row: (candidate.document, candidate.vector) for candidate in candidates}
+        beside = {row for i in leading for row in candidates[i].neighbours}
+        others = self._reader.vectors_of(session, [row for row in beside if row not in known])
+        if others is not None:
+            held = zip(others.documents, others.vectors, strict=True)
+            known.update(zip(others.ids, held, strict=True))
+        passage, around = alone.passage.copy(), alone.around.copy()
+        for i in leading:
+            own = candidates[i]
+            near = [known[row] for row in own.neighbours if row in known]
+            together = own.vector + sum(each for document, each in near if document == own.document)
+            passage[i] = together @ vector / max(float(np.linalg.norm(together)), 1e-9)
+            strange = [each for document, each in near if document != own.document]
+            around[i] = max((alike(float(each @ own.vector)) * float(each @ vector) for each in strange), default=0.0)
+        return replace(alone, passage=passage, around=around)

@@ -227,7 +227,8 @@ def test_bench_writes_its_contract(tmp_path: Path, model: str) -> None:
     data.write_text(json.dumps(squad))
     arguments = ("--data", str(data), "--refs", "1", "--n", "3", "--model", model, "--seed", "0")
     chosen = ("--system", "explicit_dense", "--system", "explicit_int8", "--system", "text_rag_cached_prefix")
-    trimem("bench", "explicit", *arguments, *chosen, "--json", str(out), "--plot", str(plot))
+    lengths = ("--length", "2", "--length", "1")
+    trimem("bench", "explicit", *arguments, *chosen, *lengths, "--json", str(out), "--plot", str(plot))
     result = json.loads(out.read_text())
     assert [row["system"] for row in result["rows"]] == [
         "closed_book",
@@ -251,6 +252,11 @@ def test_bench_writes_its_contract(tmp_path: Path, model: str) -> None:
             "gap_closed_low",
             "gap_closed_high",
         }
+    timed = result["lengths"]
+    assert [(row["refs"], row["system"]) for row in timed[:2]] == [(1, "closed_book"), (1, "text_rag_best_last")]
+    assert len(timed) == 2 * len(result["rows"])
+    assert timed[0]["context_tokens"] < timed[-1]["context_tokens"]
+    assert all(list(row) == ["system", "refs", "context_tokens", "ttft_ms_p50"] for row in timed)
     closed, text, _, memory, small, cached = result["rows"]
     assert (result["recall_at_k"], result["refs"], result["n"]) == (1.0, 1, 3)
     assert (closed["gap_closed"], text["gap_closed"]) == (0.0, 1.0)
@@ -334,3 +340,37 @@ def test_calibrate_is_found_by_banks(
     shown = trimem("calibrate", "--model", model, "--samples", "1", "--out", str(tmp_path / "own.json")).stdout
     assert "layer" in shown
     assert json.loads((tmp_path / "own.json").read_text())["copy_score"] == made["copy_score"]
+
+
+def test_bench_recall_writes_its_contract(tmp_path: Path, model: str) -> None:
+    paragraphs = [
+        {"context": text, "qas": [{"question": question, "answers": [{"text": "x"}]}]}
+        for text, question in (
+            (PUMP, "At which pressure does the pump run?"),
+            (BOAT, "When does the boat leave?"),
+            (CAKE, "How many eggs?"),
+        )
+    ]
+    data, out, plot = tmp_path / "squad.json", tmp_path / "out.json", tmp_path / "plot.png"
+    data.write_text(json.dumps({"data": [{"paragraphs": paragraphs}]}))
+    arguments = ("--data", str(data), "--format", "squad", "--model", model, "--json", str(out), "--seed", "3")
+    said = trimem("bench", "recall", *arguments, "--n", "3", "--plot", str(plot)).stdout
+    result = json.loads(out.read_text())
+    assert (result["benchmark"], result["n"], result["seed"], result["texts"]) == ("recall", 3, 3, {"paragraph": 3})
+    assert [row["system"] for row in result["rows"]] == ["bm25", "minilm", "rrf", "trimem", "trimem_reread"]
+    for row in result["rows"]:
+        assert list(row) == ["level", "system", "n", "hit_at_1", "hit_at_5", "hit_at_10", "mrr", "p50_ms"]
+        assert row["system"] in said
+        assert row["hit_at_5"] == row["hit_at_10"] == 1.0
+        assert row["p50_ms"] > 0
+    assert result["rows"][0]["hit_at_1"] == result["rows"][3]["hit_at_1"] == 1.0
+    assert {(each["system"], each["metric"]) for each in result["differences"]} == {
+        (system, metric)
+        for system in ("rrf", "trimem", "trimem_reread")
+        for metric in ("hit_at_1", "hit_at_5", "hit_at_10", "mrr")
+    }
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    few = trimem("bench", "recall", *arguments, "--n", "1", "--system", "trimem").stdout
+    assert "rrf" not in few
+    assert "systems are" in trimem("bench", "recall", *arguments, "--system", "magic", code=1).stderr
+    assert "at least 1" in trimem("bench", "recall", *arguments, "--n", "0", code=1).stderr

@@ -62,12 +62,13 @@ KERNELS: dict[str, Kernel] = {
 }
 
 
-def choose(query: Tensor, value: Tensor, softcap: float | None) -> Kernel:
+def choose(query: Tensor, value: Tensor, softcap: float | None, mask: Tensor | None = None) -> Kernel:
     """Return the fastest kernel that computes this call exactly.
 
     The fused kernels give no gradient through the log-sum-exp, so training uses the reference.
     """
-    if torch.is_grad_enabled() and (query.requires_grad or value.requires_grad):
+    learned = any(tensor.requires_grad for tensor in (query, value, mask) if tensor is not None)
+    if torch.is_grad_enabled() and learned:
         return reference.partial
     if cpu.supports(query, value, softcap):
         return cpu.partial

@@ -19,7 +19,7 @@ def test_every_format_is_corpora(tmp_path: Path) -> None:
     record = json.dumps({"ordered_kv_records": [["k", "v"]], "key": "k", "value": "v"})
     kv.write_bytes(gzip.compress(f"{record}\n{record}\n".encode()))
     assert [len(load(path, name)) for name, path in (("squad", squad), ("kv", kv))] == [1, 2]
-    with pytest.raises(InvalidInputError, match="squad, kv"):
+    with pytest.raises(InvalidInputError, match="squad, squad_long, kv"):
         load(squad, "csv")
     for name in FORMATS:
         with pytest.raises(InvalidInputError, match="absent"):

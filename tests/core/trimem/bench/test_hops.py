@@ -17,10 +17,10 @@ from trimem.bench.two_facts import two_facts
 def test_rows_of_every_system(tiny_llama: LanguageModel) -> None:
     result = run(lm=tiny_llama, refs=2, n=3, distractors=4, progress=False)
     assert (result["facts"], result["oracle"]) == (14, False)
-    assert [row["system"] for row in result["rows"]] == ["closed_book", "text_rag", "explicit_dense"]
+    assert [row["system"] for row in result["rows"]] == ["closed_book", "text_rag", "explicit_dense", "explicit_repair"]
     measures = ("recall_at_k", "answer_nll", "f1", "em", "nll_minus_text_low", "nll_minus_text_high")
     assert all(tuple(row) == ("system", *measures) for row in result["rows"])
-    closed, text, memory = result["rows"]
+    closed, text, memory, _ = result["rows"]
     assert closed["recall_at_k"] == 0, "it reads nothing"
     assert text["recall_at_k"] == memory["recall_at_k"]
     assert (text["nll_minus_text_low"], text["nll_minus_text_high"]) == (0, 0)
@@ -29,9 +29,16 @@ def test_rows_of_every_system(tiny_llama: LanguageModel) -> None:
         assert row["nll_minus_text_low"] < difference < row["nll_minus_text_high"]
 
 
+def test_ways_to_read_are_named(tiny_llama: LanguageModel) -> None:
+    result = run(lm=tiny_llama, refs=2, n=2, distractors=2, names=["explicit_parallel"], progress=False)
+    assert [row["system"] for row in result["rows"]] == ["closed_book", "text_rag", "explicit_parallel"]
+    with pytest.raises(InvalidInputError, match="systems are explicit_dense"):
+        run(lm=tiny_llama, n=2, distractors=2, names=["telepathy"], progress=False)
+
+
 def test_both_facts_are_given_to_all(tiny_llama: LanguageModel) -> None:
     result = run(lm=tiny_llama, refs=2, n=2, distractors=4, oracle=True, progress=False)
-    assert [row["recall_at_k"] for row in result["rows"]] == [0, 1, 1]
+    assert [row["recall_at_k"] for row in result["rows"]] == [0, 1, 1, 1]
     assert result["oracle"] is True
 
 

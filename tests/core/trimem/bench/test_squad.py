@@ -27,6 +27,20 @@ def test_paragraphs_and_questions_that_have_an_answer(tmp_path: Path) -> None:
     )
 
 
+def test_neighbouring_paragraphs_of_an_article_make_one_passage(tmp_path: Path) -> None:
+    def paragraph(text: str) -> dict[str, object]:
+        return {"context": text, "qas": [{"question": f"{text}?", "answers": [{"text": text}]}]}
+
+    articles = [["one", "two", "three"], ["four"]]
+    path = tmp_path / "squad.json"
+    path.write_text(json.dumps({"data": [{"paragraphs": [paragraph(text) for text in texts]} for texts in articles]}))
+    corpus = load_squad(path, paragraphs=2)
+    assert corpus.passages == ["one\n\ntwo", "three", "four"]
+    assert [question.passages for question in corpus.questions] == [(0,), (0,), (1,), (2,)]
+    with pytest.raises(InvalidInputError, match="at least 1"):
+        load_squad(path, paragraphs=0)
+
+
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"data": []}', '{"data": [{"paragraphs": [{"qas": []}]}]}'])
 def test_what_is_not_squad_is_refused(text: str, tmp_path: Path) -> None:
     path = tmp_path / "squad.json"

@@ -9,8 +9,9 @@ import pytest
 from tests.contracts.bank import BOAT, CAKE, PUMP
 from trimem import ExplicitBank, Hit, Slot
 from trimem.bench.corpus import Question
-from trimem.bench.systems import ClosedBook, ExplicitMemory, Spoken, TextRag, systems
+from trimem.bench.systems import ClosedBook, ExplicitMemory, Spoken, TextRag
 from trimem.bench.trials import MAX_NEW_TOKENS, NAMESPACE, Trial, ask, found, remember, search
+from trimem.bench.variants import read_from
 
 WHEN = Question("When does the boat leave?", ("Tuesday",), (1,))
 
@@ -54,7 +55,7 @@ def test_what_is_found_is_compiled_later(bank: ExplicitBank) -> None:
 def test_one_reference_is_as_likely_from_memory_as_from_text(bank: ExplicitBank) -> None:
     remember(bank, [PUMP, BOAT, CAKE])
     trial = search(bank, WHEN, 1)
-    closed, text, memory = (ask(system, trial) for system in systems(bank))
+    closed, text, memory = (ask(system, trial) for system in read_from(bank, ["explicit_dense"]))
     assert memory.nll == pytest.approx(text.nll, abs=1e-3)
     assert closed.nll != pytest.approx(text.nll, abs=1e-3)
     assert memory.said.prefill_tokens < closed.said.prefill_tokens < text.said.prefill_tokens
@@ -69,12 +70,21 @@ def test_search_counts_where_it_was_needed(bank: ExplicitBank) -> None:
         assert outcome.first_token == 1000 + outcome.said.first_token
 
 
+def test_memory_and_text_count_what_lies_on_the_disk(bank: ExplicitBank) -> None:
+    remember(bank, [PUMP, BOAT, CAKE])
+    bank.compile(search(bank, WHEN, 2).hits)
+    closed, text, memory = (system.bytes_per_ref([]) for system in read_from(bank, ["explicit_dense"]))
+    stats = bank.stats()
+    assert (closed, text) == (0, stats.database_bytes / 3)
+    assert memory == pytest.approx(text + stats.tensor_bytes / 2)
+
+
 def test_the_first_line_is_scored(bank: ExplicitBank, monkeypatch: pytest.MonkeyPatch) -> None:
     def say(*_: object, max_new_tokens: int, **__: object) -> Spoken:
         assert max_new_tokens == MAX_NEW_TOKENS
         return Spoken("on Tuesday.\nThe pump runs.", 0.1, 10.0, 5, ())
 
-    monkeypatch.setattr("trimem.bench.trials.speak", say)
+    monkeypatch.setattr(TextRag, "speak", say)
     remember(bank, [PUMP, BOAT])
     outcome = ask(TextRag(bank), search(bank, WHEN, 1))
     assert outcome.f1 == pytest.approx(2 / 3)

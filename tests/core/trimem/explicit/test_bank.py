@@ -22,12 +22,20 @@ from trimem import (
     ExplicitBank,
     ExplicitConfig,
     FingerprintMismatch,
+    Hit,
     InvalidInputError,
     LanguageModel,
+    ReadConfig,
+    Reading,
     Turn,
     UnsupportedModelError,
 )
-from trimem.bench.systems import ExplicitMemory, TextRag, answer_nll
+from trimem.bench.systems import ExplicitMemory, TextRag
+from trimem.errors import CalibrationNotFoundError
+from trimem.explicit.calibrate import calibrate
+from trimem.explicit.calibration import own_calibration, save
+from trimem.explicit.read import moved
+from trimem.lm.attach import attach
 from trimem.text.encoders import Encoder
 
 
@@ -67,19 +75,19 @@ def test_one_reference_reads_as_its_text_does(name: str, tmp_path: Path, encoder
 
 
 def test_one_reference_reads_as_its_text_does_in_a_real_model(
-    tmp_path: Path, smollm: LanguageModel, encoder: Encoder
+    tmp_path: Path, pretrained: LanguageModel, encoder: Encoder
 ) -> None:
-    with ExplicitBank.open(tmp_path / "bank", model=smollm, encoder=encoder) as bank:
+    with ExplicitBank.open(tmp_path / "bank", model=pretrained, encoder=encoder) as bank:
         bank.remember([PUMP, BOAT, CAKE], namespace="a")
         hits = bank.recall("How many eggs does the cake need?", 1, namespace="a")
         arguments = ("How many eggs does the cake need?", hits, "eleven")
-        from_text = answer_nll(bank, TextRag(bank), *arguments, lead="The answer is")
-        from_memory = answer_nll(bank, ExplicitMemory(bank), *arguments, lead="The answer is")
+        from_text = TextRag(bank).answer_nll(*arguments, lead="The answer is")
+        from_memory = ExplicitMemory(bank).answer_nll(*arguments, lead="The answer is")
     assert from_memory == pytest.approx(from_text, abs=0.01), "half precision on the disk is all that differs"
 
 
-def test_a_real_model_answers_from_memory(tmp_path: Path, smollm: LanguageModel, encoder: Encoder) -> None:
-    with ExplicitBank.open(tmp_path / "bank", model=smollm, encoder=encoder) as bank:
+def test_a_real_model_answers_from_memory(tmp_path: Path, pretrained: LanguageModel, encoder: Encoder) -> None:
+    with ExplicitBank.open(tmp_path / "bank", model=pretrained, encoder=encoder) as bank:
         bank.remember([PUMP, BOAT, CAKE], namespace="a")
         answer = bank.ask("On which day does the grey boat leave?", namespace="a", k=2, max_new_tokens=24)
         alone = bank.ask("On which day does the grey boat leave?", namespace="empty", max_new_tokens=24)
@@ -103,7 +111,7 @@ def test_the_best_hit_stands_nearest_to_the_question(exact: ExplicitBank) -> Non
     compiler = exact.compiler
     lengths = [len(compiler.reference(hit.text)) for hit in hits]
     assert reading.tokens == compiler.prefix.tokens + sum(lengths)
-    owner = reading.owner[0][0]
+    owner = reading.placement.owner[0][0]
     assert [int((owner == i).sum()) for i in range(3)] == [compiler.prefix.tokens, *reversed(lengths)]
 
 
@@ -111,7 +119,7 @@ def test_the_best_hit_stands_nearest_to_the_question(exact: ExplicitBank) -> Non
 def test_attention_is_told_of_the_hit_that_got_it(bank: ExplicitBank, heeded: int) -> None:
     bank.remember([PUMP, BOAT, CAKE], namespace="a")
     bias = [30.0 if rank == heeded else 0.0 for rank in range(3)]
-    answer = bank.ask("pump?", namespace="a", k=3, bias=bias, max_new_tokens=3)
+    answer = bank.ask("pump?", namespace="a", k=3, read=ReadConfig(bias=bias), max_new_tokens=3)
     shares = [hit.attention or 0.0 for hit in answer.hits]
     assert shares[heeded] > 0.99, shares
 
@@ -186,6 +194,87 @@ def test_turns_of_a_conversation_are_remembered_with_their_speakers(bank: Explic
         Turn("Ada", noon, " ")
     with pytest.raises(InvalidInputError, match="time of a turn"):
         Turn("Ada", "noon", "x")  # type: ignore[arg-type]
+
+
+def test_memory_moves_along_with_the_context(bank: ExplicitBank) -> None:
+    bank.remember(PUMP, namespace="a")
+    hits = bank.recall("pump", 1, namespace="a")
+    with bank.attach(hits=hits, read=ReadConfig(reanchor=16)) as reading:
+        nearest = []
+        for length in (15, 16, 20, 32):
+            reading.follow(length)
+            assert reading.attachment is not None
+            layers = reading.attachment.memory.layers.values()
+            nearest.append({int(layer.position.max()) for layer in layers if layer.position is not None})
+    assert nearest == [{-1}, {15}, {15}, {31}]
+
+
+def test_an_answer_takes_its_memory_along(bank: ExplicitBank, monkeypatch: pytest.MonkeyPatch) -> None:
+    bank.remember(PUMP, namespace="a")
+    followed: list[int] = []
+    monkeypatch.setattr(Reading, "follow", lambda _, length: followed.append(length))
+    answer = bank.ask("pump?", namespace="a", max_new_tokens=4)
+    assert followed == [answer.prompt_tokens + new for new in range(1, answer.new_tokens + 1)]
+
+
+def test_memories_are_exchanged_for_what_the_last_words_find(
+    bank: ExplicitBank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bank.remember([PUMP, BOAT, CAKE], namespace="a")
+    asked: list[str] = []
+    found = {query: bank.recall(query, 1, namespace="a") for query in ("pump", "boat", "cake")}
+
+    def recall(query: str, *_: object, **__: object) -> list[Hit]:
+        asked.append(query)
+        return found[("pump", "boat", "cake")[len(asked) - 1]]
+
+    monkeypatch.setattr(bank, "recall", recall)
+    answer = bank.ask("pump?", namespace="a", k=1, max_new_tokens=9, min_new_tokens=9, read=ReadConfig(exchange=4))
+    assert [hit.text for hit in answer.hits] == [PUMP, BOAT, CAKE]
+    assert sum(hit.attention or 0.0 for hit in answer.hits) == pytest.approx(1)
+    ids = bank.model.tokenize(answer.text)
+    assert len(asked) == 3
+    assert asked[0] == "pump?"
+    assert len(ids) >= 4, asked
+
+
+def test_exchanged_memory_stands_right_before_what_follows(bank: ExplicitBank) -> None:
+    """After an exchange the model speaks as if the new memory had been there, moved to where it stands now."""
+    bank.remember([PUMP, BOAT], namespace="a")
+    pump, boat = (bank.recall(query, 1, namespace="a") for query in ("pump", "boat"))
+    lm, question = bank.model, bank.compiler.question("pump?")
+    ids = torch.tensor([question])
+    more = torch.tensor([lm.tokenize("cake")])
+    with torch.no_grad():
+        with bank.attach(hits=pump) as reading:
+            cache = lm.model(ids, attention_mask=torch.ones_like(ids), use_cache=True).past_key_values
+            reading.exchange(boat, len(question))
+            mask = torch.ones(1, len(question) + more.shape[1])
+            read = lm.model(more, attention_mask=mask, past_key_values=cache).logits
+        with bank.attach(hits=pump):
+            cache = lm.model(ids, attention_mask=torch.ones_like(ids), use_cache=True).past_key_values
+        with bank.attach(hits=boat) as other:
+            there = moved(lm, other.placement.memory, len(question))
+        with attach(lm, there):
+            wanted = lm.model(more, attention_mask=mask, past_key_values=cache).logits
+    torch.testing.assert_close(read, wanted)
+    assert [passage.hits for passage in reading.passages] == [tuple(pump), tuple(boat)]
+
+
+def test_mixed_reads_by_the_calibrated_heads_alone(
+    bank: ExplicitBank, tiny_llama: LanguageModel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TRIMEM_CACHE", str(tmp_path / "cache"))
+    bank.remember([PUMP, BOAT], namespace="a")
+    hits = bank.recall("pump", 2, namespace="a")
+    with pytest.raises(CalibrationNotFoundError, match="trimem calibrate"), bank.attach(hits=hits, read="mixed"):
+        pass
+    save(calibrate(tiny_llama, samples=1, progress=False), own_calibration(tiny_llama))
+    with bank.attach(hits=hits, read="mixed") as reading:
+        pass
+    heads = len(tiny_llama.layers) * tiny_llama.layers[0].num_kv_heads
+    reads = [bool((owner > 0).any()) for owners in reading.placement.owner.values() for owner in owners]
+    assert sum(reads) == round(heads * 5 / 6)
 
 
 def test_streaming_says_the_same(bank: ExplicitBank) -> None:
@@ -356,20 +445,31 @@ def test_another_configuration_is_refused(tmp_path: Path, tiny_llama: LanguageMo
         ExplicitBank.open(tmp_path, model=tiny_llama, encoder=encoder, config=ExplicitConfig(reference_tokens=64))
 
 
-def test_a_corrupt_record_is_named_and_can_be_made_again(bank: ExplicitBank) -> None:
-    pump, boat = bank.remember([PUMP, BOAT], namespace="a")
-    said = bank.ask("pump?", namespace="a", k=2, max_new_tokens=6).text
+def test_a_corrupt_record_is_named_and_can_be_made_again(
+    tmp_path: Path, tiny_llama: LanguageModel, encoder: Encoder
+) -> None:
+    with ExplicitBank.open(tmp_path / "bank", model=tiny_llama, encoder=encoder, cache_bytes=0) as bank:
+        pump, boat = bank.remember([PUMP, BOAT], namespace="a")
+        said = bank.ask("pump?", namespace="a", k=2, max_new_tokens=6).text
+        path = bank.folder / "tensors" / pump[:2] / f"{pump}.safetensors"
+        for damage in (b"", path.read_bytes()[:200], b"\xff" * 3000):
+            path.write_bytes(damage)
+            with pytest.raises(CorruptTensorError, match=f"slot {pump} .*Delete the file"):
+                bank.ask("pump?", namespace="a", k=2)
+        other = bank.recall("boat", 1, namespace="a")
+        assert other[0].id == boat
+        with bank.attach(bank.model, hits=other):
+            pass  # the other slot is not touched by it
+        path.unlink()
+        assert bank.ask("pump?", namespace="a", k=2, max_new_tokens=6).text == said
+
+
+def test_what_is_held_outlives_damage_to_its_file(bank: ExplicitBank) -> None:
+    (pump,) = bank.remember(PUMP, namespace="a")
+    said = bank.ask("pump?", namespace="a", max_new_tokens=6).text
     path = bank.folder / "tensors" / pump[:2] / f"{pump}.safetensors"
-    for damage in (b"", path.read_bytes()[:200], b"\xff" * 3000):
-        path.write_bytes(damage)
-        with pytest.raises(CorruptTensorError, match=f"slot {pump} .*Delete the file"):
-            bank.ask("pump?", namespace="a", k=2)
-    other = bank.recall("boat", 1, namespace="a")
-    assert other[0].id == boat
-    with bank.attach(bank.model, hits=other):
-        pass  # the other slot is not touched by it
-    path.unlink()
-    assert bank.ask("pump?", namespace="a", k=2, max_new_tokens=6).text == said
+    path.write_bytes(b"")  # truncated in place, under whoever has it mapped
+    assert bank.ask("pump?", namespace="a", max_new_tokens=6).text == said
 
 
 def test_a_record_of_other_tensors_is_corrupt(bank: ExplicitBank) -> None:

@@ -1,4 +1,4 @@
-"""How many tokens of each hit are read, and how much they are heeded."""
+"""How many tokens of each hit are read."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from trimem import Hit, InvalidInputError, Slot
-from trimem.explicit.density import GRADES, Density, bias_per_hit, tokens_per_hit
+from trimem import Hit, Slot
+from trimem.explicit.density import GRADES, Density, by_rank, tokens_per_hit
 
 
 def hits(*scores: float) -> list[Hit]:
@@ -38,18 +38,7 @@ def test_mixed_goes_by_how_far_behind_the_best() -> None:
     assert tokens_per_hit([], "mixed") == []
 
 
-@pytest.mark.parametrize("density", ["sparse", (), (0,), (1.5,), (-8,)])
-def test_other_densities_are_refused(density: object) -> None:
-    with pytest.raises(InvalidInputError, match="density must be"):
-        tokens_per_hit(hits(1.0), density)  # type: ignore[arg-type]
-
-
-def test_bias_is_one_for_all_or_by_rank() -> None:
-    three = hits(0.9, 0.5, 0.1)
-    assert bias_per_hit(three, 0.0) is None
-    assert bias_per_hit(three, 0.5) == [0.5, 0.5, 0.5]
-    assert bias_per_hit(three, (1.0, 0.0)) == [1.0, 0.0, 0.0]
-    assert bias_per_hit([], 1.0) == []
-    for wrong in (float("nan"), float("inf"), ()):
-        with pytest.raises(InvalidInputError, match="bias must be"):
-            bias_per_hit(three, wrong)
+def test_what_is_given_is_one_for_all_or_by_rank() -> None:
+    assert by_rank(0.5, 3) == [0.5, 0.5, 0.5]
+    assert by_rank((1.0, 0.0), 3) == [1.0, 0.0, 0.0]
+    assert by_rank((1.0, 0.0), 0) == []

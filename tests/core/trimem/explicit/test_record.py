@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 
 from tests import tiny
-from trimem import ExplicitConfig, LanguageModel
-from trimem.errors import InvalidInputError
+from trimem import ExplicitConfig, LanguageModel, ReadConfig
 from trimem.explicit.codec import codec
 from trimem.explicit.compiler import Compiler
-from trimem.explicit.read import place
+from trimem.explicit.read import moved, place
 from trimem.explicit.record import Record, rows
 from trimem.explicit.records import pack, unpack
 from trimem.lm.attach import attach
@@ -42,9 +41,10 @@ def by_head(record: Record) -> dict[tuple[int, int], tuple[Tensor, Tensor]]:
 
 
 @torch.no_grad()
-def logits(lm: LanguageModel, ids: list[int]) -> Tensor:
+def logits(lm: LanguageModel, ids: list[int], first: int = 0) -> Tensor:
     tokens = torch.tensor([ids])
-    result: Tensor = lm.model(tokens, attention_mask=torch.ones_like(tokens)).logits[0]
+    positions = torch.arange(first, first + len(ids))[None]
+    result: Tensor = lm.model(tokens, attention_mask=torch.ones_like(tokens), position_ids=positions).logits[0]
     return result
 
 
@@ -131,7 +131,7 @@ def test_a_document_encoded_as_one_reads_as_its_text_does(compiler: Compiler) ->
     before = [*compiler.prefix_ids, *(token for text in TEXTS for token in compiler.reference(text))]
     full = logits(lm, [*before, *question])[len(before) :]
     for layout in ("sequential", "original"):
-        with attach(lm, compiler.place(records[::-1], layout=layout).memory):
+        with attach(lm, compiler.place(records[::-1], ReadConfig(layout=layout)).memory):
             torch.testing.assert_close(logits(lm, question), full, atol=2e-4, rtol=0)
     with attach(lm, compiler.place(compiled(compiler)[::-1]).memory):
         apart = logits(lm, question)
@@ -158,7 +158,7 @@ def test_parallel_references_know_no_order(compiler: Compiler) -> None:
     question = compiler.question("which boat")
     read = []
     for order in (records, records[::-1]):
-        with attach(compiler.lm, compiler.place(order, layout="parallel").memory):
+        with attach(compiler.lm, compiler.place(order, ReadConfig(layout="parallel")).memory):
             read.append(logits(compiler.lm, question))
     torch.testing.assert_close(read[0], read[1], atol=1e-4, rtol=0)
     with attach(compiler.lm, compiler.place(records).memory):
@@ -168,7 +168,7 @@ def test_parallel_references_know_no_order(compiler: Compiler) -> None:
 def test_bias_on_a_record_weighs_its_tokens(compiler: Compiler) -> None:
     records, lm = compiled(compiler)[:2], compiler.lm
     question = compiler.question("which boat")
-    with attach(lm, place(lm, [compiler.prefix, *records], bias=[0.0, 0.0, float("-inf")]).memory):
+    with attach(lm, place(lm, [compiler.prefix, *records], bias=[0.0, float("-inf")]).memory):
         read = logits(lm, question)
     nothing = replace(
         records[1], key=records[1].key[:0], value=records[1].value[:0], token=records[1].token[:0],
@@ -178,6 +178,36 @@ def test_bias_on_a_record_weighs_its_tokens(compiler: Compiler) -> None:
         torch.testing.assert_close(read, logits(lm, question), atol=1e-4, rtol=0)
 
 
-def test_an_unknown_layout_is_refused(compiler: Compiler) -> None:
-    with pytest.raises(InvalidInputError, match="sequential, parallel"):
-        compiler.place(compiled(compiler), layout="spiral")  # type: ignore[arg-type]
+def test_moved_memory_reads_the_same_from_as_far_on(compiler: Compiler) -> None:
+    lm, question = compiler.lm, compiler.question("which boat")
+    memory = compiler.place(compiled(compiler)[:2]).memory
+    with attach(lm, memory):
+        here = logits(lm, question)
+    with attach(lm, moved(lm, memory, 29)):
+        torch.testing.assert_close(logits(lm, question, first=29), here, atol=2e-4, rtol=0)
+
+
+def test_temperature_divides_the_logits_of_references_and_not_of_the_prefix(compiler: Compiler) -> None:
+    record, lm = compiled(compiler)[0], compiler.lm
+    question = compiler.question("which boat")
+    with attach(lm, compiler.place([replace(record, key=record.key / 0.8)]).memory):
+        sharper = logits(lm, question)
+    with attach(lm, compiler.place([record], ReadConfig(temperature=0.8)).memory):
+        torch.testing.assert_close(logits(lm, question), sharper, atol=1e-4, rtol=0)
+    with attach(lm, compiler.place([record]).memory):
+        assert not torch.allclose(logits(lm, question), sharper, atol=1e-3)
+
+
+def test_with_a_mass_what_is_read_twice_counts_once(compiler: Compiler) -> None:
+    record, lm = compiled(compiler)[2], compiler.lm
+    question = compiler.question("which boat")
+    read = []
+    for records in ([record], [record, record]):
+        with attach(lm, compiler.place(records, ReadConfig(layout="parallel", mass=6.0)).memory):
+            read.append(logits(lm, question))
+    torch.testing.assert_close(read[0], read[1], atol=1e-4, rtol=0)
+    with attach(lm, compiler.place([record], ReadConfig(layout="parallel", mass=float(record.tokens))).memory):
+        as_many = logits(lm, question)
+    with attach(lm, compiler.place([record], ReadConfig(layout="parallel")).memory):
+        torch.testing.assert_close(logits(lm, question), as_many, atol=1e-4, rtol=0)
+    assert not torch.allclose(as_many, read[0], atol=1e-3)

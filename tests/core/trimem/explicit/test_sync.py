@@ -360,15 +360,15 @@ def test_what_is_replaced_during_a_search_is_found_as_it_was(
     numbered(folder, 0)
     writer, reader = open_bank(), open_bank()
     writer.sync(folder, namespace="a")
-    search = reader._search
+    candidates = reader._store.reader.candidates
 
-    def search_and_be_overtaken(*arguments: Any) -> list[tuple[str, float]]:
-        found = search(*arguments)
+    def candidates_and_be_overtaken(*arguments: Any) -> Any:
+        found = candidates(*arguments)
         numbered(folder, 1)
         writer.sync(folder, namespace="a")
         return found
 
-    monkeypatch.setattr(reader, "_search", search_and_be_overtaken)
+    monkeypatch.setattr(reader._store.reader, "candidates", candidates_and_be_overtaken)
     overtaken = reader.recall("Which version?", 99, namespace="a")
     assert {hit.text.split()[-1] for hit in overtaken} == {"0."}
     monkeypatch.undo()

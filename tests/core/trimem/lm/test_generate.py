@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from trimem import ContextLengthError, InvalidInputError, LanguageModel
-from trimem.lm.generate import generate, stream
+from trimem.lm.generate import generate, pieces, stream
 
 
 def test_same_text_as_transformers(smollm: LanguageModel) -> None:
@@ -29,6 +29,39 @@ def test_pieces_join_to_the_whole(tiny_llama: LanguageModel) -> None:
         generate(tiny_llama, prompt, max_new_tokens=12, on_text=on_text, stop=stop)
 
     assert "".join(stream(run)) == whole
+
+
+def test_text_ends_where_a_stop_string_begins(smollm: LanguageModel) -> None:
+    prompt = smollm.tokenize("Count: one, two, three, four,")
+    whole = generate(smollm, prompt, max_new_tokens=12).text
+    stop = whole[7:10]
+    spoken: list[str] = []
+    cut = generate(smollm, prompt, max_new_tokens=12, stop_strings=[stop, "never said"], on_text=spoken.append)
+    assert cut.text == "".join(spoken) == whole[: whole.index(stop)]
+    assert cut.new_tokens < 12
+    spoken.clear()
+    generate(smollm, prompt, max_new_tokens=12, stop_strings="never said", on_text=spoken.append)
+    assert "".join(spoken) == whole, "what was held back is said in the end"
+
+
+def test_beams_say_what_transformers_says(smollm: LanguageModel) -> None:
+    prompt = smollm.tokenize("The capital of France is")
+    spoken: list[str] = []
+    generation = generate(smollm, prompt, max_new_tokens=6, num_beams=3, on_text=spoken.append)
+    ids = torch.tensor([prompt])
+    stock = smollm.model.generate(
+        ids, attention_mask=torch.ones_like(ids), max_new_tokens=6, do_sample=False, num_beams=3
+    )
+    assert generation.text == smollm.tokenizer.decode(stock[0, len(prompt) :], skip_special_tokens=True)
+    assert spoken == [generation.text]
+    assert 0 < generation.first_token < generation.finished
+
+
+def test_pieces_of_tokens_join_to_the_text(smollm: LanguageModel) -> None:
+    text = "The café in 東京 is 🙂 open."
+    ids = smollm.tokenize(text)
+    assert "".join(pieces(smollm, ids)) == text
+    assert len(pieces(smollm, ids)) == len(ids)
 
 
 def test_closing_the_stream_ends_the_generation(smollm: LanguageModel) -> None:

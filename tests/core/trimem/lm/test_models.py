@@ -125,7 +125,7 @@ def share(layers: Sequence[bool]) -> str:
 
 
 def kv_heads(layers: Sequence[AttentionLayer], looks: Sequence[Look]) -> str:
-    groups = {look.group for look in looks}
+    groups = {look.query.shape[1] // look.layer.key.shape[1] for look in looks}
     shapes = {(layer.num_kv_heads, layer.head_dim, layer.value_dim) for layer in layers}
     words = ["shared" if max(groups) > 1 else "one a head"]
     if len(shapes) > 1:

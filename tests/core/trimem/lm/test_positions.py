@@ -71,8 +71,8 @@ def test_moved_keys_on_every_architecture(name: str) -> None:
     assert_moves(tiny.build(name))
 
 
-def test_moved_keys_of_a_pretrained_model(smollm: LanguageModel) -> None:
-    assert_moves(smollm)
+def test_moved_keys_of_a_pretrained_model(pretrained: LanguageModel) -> None:
+    assert_moves(pretrained)
 
 
 def assert_moves(lm: LanguageModel) -> None:
@@ -101,7 +101,7 @@ def test_schemes_are_told_apart() -> None:
 
 
 def test_layers_without_positions_serve_anywhere() -> None:
-    config = SmolLM3Config(**{**tiny._SHAPE, "num_hidden_layers": 4}, no_rope_layers=[1, 1, 1, 0])
+    config = SmolLM3Config(**{**tiny.SHAPE, "num_hidden_layers": 4}, no_rope_layers=[1, 1, 1, 0])
     lm = tiny.build("llama", model=SmolLM3ForCausalLM(config))
     assert [type(layer.positions) for layer in lm.layers] == [Rope, Rope, Rope, NoPosition]
     assert lm.movable

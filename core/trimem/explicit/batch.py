@@ -1,0 +1,143 @@
+"""Several questions answered at once, each from its own memories, of its own namespace."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from torch import Tensor
+
+from trimem.explicit.answering import read_found
+from trimem.explicit.attribution import citations
+from trimem.explicit.compiler import Compiler
+from trimem.explicit.read import Placement, moved
+from trimem.explicit.read_config import ReadConfig
+from trimem.explicit.reading import Passage, attended
+from trimem.lm.attach import attach
+from trimem.lm.attention import Attachment, AttentionShares
+from trimem.lm.generate import generate_rows, pieces
+from trimem.lm.memory import Memory, stack_rows
+from trimem.types import Answer, Hit, Timings
+
+
+@dataclass(slots=True)
+class _Row:
+    """One question.
+
+    Attributes:
+        find: Finds hits for words, in the question's namespace.
+        prompt: Token ids of the question.
+        hits: What is read now.
+        placement: Where it stands at the beginning.
+        memory: The same, moved to where it stands now.
+        passages: What was read before and is read now.
+    """
+
+    find: Callable[[str], Sequence[Hit]]
+    prompt: list[int]
+    hits: Sequence[Hit]
+    placement: Placement
+    memory: Memory
+    passages: list[Passage] = field(default_factory=list)
+
+
+class Batch:
+    """Questions that are answered in the same forward passes.
+
+    Args:
+        compiler: Of the bank's model.
+        questions: Each with what finds hits for it, and for what is said of it.
+        place: Brings hits to the positions right before the context.
+        read: How.
+    """
+
+    def __init__(
+        self,
+        compiler: Compiler,
+        questions: Sequence[tuple[str, Callable[[str], Sequence[Hit]]]],
+        place: Callable[[Sequence[Hit]], Placement],
+        read: ReadConfig,
+    ) -> None:
+        self._compiler = compiler
+        self._place = place
+        self._read = read
+        self._started = time.perf_counter()
+        found = [(find, compiler.question(question), question, find(question)) for question, find in questions]
+        self._searched = time.perf_counter()
+        self._rows = []
+        for find, prompt, question, hits in found:
+            hits, placement = self._placed(hits, partial(find, question))
+            self._rows.append(_Row(find, prompt, hits, placement, placement.memory))
+        self._loaded = time.perf_counter()
+
+    def speak(self, max_new_tokens: int, options: Mapping[str, Any]) -> list[Answer]:
+        """Generate; arguments as of :func:`trimem.lm.generate.generate_rows`."""
+        lm, rows = self._compiler.lm, self._rows
+        width = max(len(row.prompt) for row in rows)
+
+        def after_token(ids: Tensor) -> None:
+            new = ids.shape[1] - width
+            if new < max_new_tokens and self._exchange(ids, new):
+                self._read_on(attachment)
+
+        with attach(lm, stack_rows([row.memory for row in rows])) as attachment:
+            self._read_on(attachment)
+            said = generate_rows(
+                lm,
+                [row.prompt for row in rows],
+                max_new_tokens=max_new_tokens,
+                memory_tokens=[row.placement.span for row in rows],
+                on_token=after_token,
+                **options,
+            )
+        return [
+            Answer(
+                generation.text.strip(),
+                attended(row.passages),
+                Timings(
+                    search=self._searched - self._started,
+                    load=self._loaded - self._searched,
+                    first_token=generation.first_token - self._started,
+                    total=generation.finished - self._started,
+                ),
+                prompt_tokens=len(row.prompt),
+                memory_tokens=row.placement.span,
+                new_tokens=generation.new_tokens,
+                citations=citations(lm, row.passages, generation.new_tokens),
+                pieces=tuple(pieces(lm, generation.ids)),
+            )
+            for row, generation in zip(rows, said, strict=True)
+        ]
+
+    def _read_on(self, attachment: Attachment) -> None:
+        """Let each row read its memory from now on."""
+        rows, shares = self._rows, AttentionShares()
+        attachment.memory, attachment.shares = stack_rows([row.memory for row in rows]), shares
+        for i, row in enumerate(rows):
+            row.passages.append(Passage(tuple(row.hits), row.placement, shares, i, len(rows)))
+
+    def _exchange(self, ids: Tensor, new: int) -> bool:
+        """Exchange or move what the rows read for which it is time; tell whether there is any."""
+        changed = False
+        beams = ids.shape[0] // len(self._rows)
+        for i, row in enumerate(self._rows):
+            length = len(row.prompt) + new
+            every, along = self._read.exchange, self._read.reanchor
+            if every is not None and new % every == 0:
+                said = self._compiler.lm.tokenizer.decode(ids[i * beams, -every:], skip_special_tokens=True)
+                if str(said).strip():
+                    find = partial(row.find, str(said))
+                    row.hits, row.placement = self._placed(find(), find)
+                    row.memory = moved(self._compiler.lm, row.placement.memory, length)
+                    changed = True
+            elif along is not None and length % along == 0:
+                row.memory = moved(self._compiler.lm, row.placement.memory, length)
+                changed = True
+        return changed
+
+    def _placed(self, hits: Sequence[Hit], find: Callable[[], Sequence[Hit]]) -> tuple[Sequence[Hit], Placement]:
+        """Return hits at their positions, or what is found anew if they are replaced meanwhile."""
+        return read_found(hits, find=find, read=lambda found: (found, self._place(found)))

@@ -1,0 +1,179 @@
+"""What search reads of a bank's database: which slots changed, their vectors, what is judged, and what is found."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import Engine, Select, func, select
+from sqlalchemy.orm import Session, aliased, contains_eager, load_only
+
+from trimem.store.schema import ChangeRow, DocumentRow, SlotRow
+from trimem.store.scope import Where, in_scope, parse_path
+from trimem.types import Namespace, Slot, SlotId
+
+T = TypeVar("T")
+
+_IN_MANY = 500  # ids in one IN (...), well under SQLite's limit of variables
+_VECTOR = (SlotRow.id, SlotRow.namespace, SlotRow.document_id, SlotRow.vector)
+_OTHER = aliased(SlotRow)
+_CANDIDATE = (
+    SlotRow.id,
+    SlotRow.slot_id,
+    SlotRow.document_id,
+    SlotRow.text,
+    SlotRow.vector,
+    SlotRow.sentences,
+    select(func.max(_OTHER.id)).where(_OTHER.namespace == SlotRow.namespace, _OTHER.id < SlotRow.id).scalar_subquery(),
+    select(func.min(_OTHER.id)).where(_OTHER.namespace == SlotRow.namespace, _OTHER.id > SlotRow.id).scalar_subquery(),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class VectorRows:
+    """Vectors of slots, read from the database.
+
+    Attributes:
+        ids: Row ids, in their order.
+        paths: The namespace of each, as it is stored.
+        documents: Row id of the document of each.
+        vectors: (slots, dim).
+    """
+
+    ids: list[int]
+    paths: list[str]
+    documents: list[int]
+    vectors: NDArray[np.float32] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A slot that may be among the best for a query.
+
+    Attributes:
+        row: Its row id.
+        slot_id: Its id.
+        document: Row id of its document.
+        text: What it says.
+        vector: (dim,).
+        sentences: (sentences, dim), or None where there is but one.
+        neighbours: Row ids of the slots that came before and after it in the very same namespace.
+    """
+
+    row: int
+    slot_id: SlotId
+    document: int
+    text: str = field(repr=False)
+    vector: NDArray[np.float32] = field(repr=False)
+    sentences: NDArray[np.float32] | None = field(repr=False)
+    neighbours: tuple[int, ...]
+
+
+class SearchReader:
+    """Reads in a bank's database: what one session reads is of one moment, whatever is written meanwhile.
+
+    Args:
+        engine: Of the database.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def session(self) -> Session:
+        """Return a session to read in; use it in a ``with`` block."""
+        return Session(self._engine)
+
+    def newest_change(self, session: Session) -> int:
+        """Return the number of the last slot that came or went, by whichever process; 0 if none did."""
+        return session.scalars(select(func.max(ChangeRow.id))).one() or 0
+
+    def changes(self, session: Session, since: int) -> list[int] | None:
+        """Return the row ids of slots that came or went after a change; None if that is no longer known."""
+        if since < (session.scalars(select(func.min(ChangeRow.id))).one() or 1) - 1:
+            return None
+        return list(session.scalars(select(ChangeRow.slot).where(ChangeRow.id > since).distinct()))
+
+    def vectors_after(self, session: Session, last: int, most: int) -> VectorRows | None:
+        """Return the vectors of the ``most`` slots that follow a row id; None where none does."""
+        return _vectors(session, select(*_VECTOR).where(SlotRow.id > last).order_by(SlotRow.id).limit(most))
+
+    def vectors_of(self, session: Session, rows: Sequence[int]) -> VectorRows | None:
+        """Return the vectors of those of at most some thousand slots that exist; None where none does."""
+        return _vectors(session, select(*_VECTOR).where(SlotRow.id.in_(rows)).order_by(SlotRow.id))
+
+    def rows(self, session: Session, namespace: Namespace, where: Where) -> NDArray[np.int64]:
+        """Return the row ids of all slots in scope. Costs O(slots of the namespace)."""
+        statement = select(SlotRow.id).join(SlotRow.document).where(*in_scope(namespace, where))
+        return np.fromiter(session.scalars(statement), np.int64)
+
+    def documents(self, session: Session, rows: Collection[int], namespace: Namespace) -> dict[int, str]:
+        """Return the keys of the documents of those slots that are in scope."""
+        return {
+            row: key
+            for some in in_batches(rows)
+            for row, key in session.execute(
+                select(SlotRow.id, DocumentRow.key)
+                .join(SlotRow.document)
+                .where(SlotRow.id.in_(some), *in_scope(namespace, None))
+            )
+        }
+
+    def candidates(
+        self, session: Session, rows: Collection[int], namespace: Namespace, where: Where | None
+    ) -> list[Candidate]:
+        """Return those of the slots that are in scope."""
+        found = []
+        for some in in_batches(rows):
+            statement = select(*_CANDIDATE).where(SlotRow.id.in_(some), *in_scope(namespace, where))
+            for row, slot_id, document, text, vector, sentences, before, after in session.execute(
+                statement.join(SlotRow.document) if where else statement
+            ):
+                whole = np.frombuffer(vector, np.float32)
+                parts = None
+                if sentences is not None:
+                    parts = np.frombuffer(sentences, np.float16).astype(np.float32).reshape(-1, len(whole))
+                beside = tuple(each for each in (before, after) if each is not None)
+                found.append(Candidate(row, slot_id, document, text, whole, parts, beside))
+        return found
+
+    def slots(self, session: Session, ids: Sequence[SlotId]) -> list[Slot]:
+        """Return slots in the order of ``ids``; those that do not exist are left out."""
+        document = contains_eager(SlotRow.document).options(load_only(DocumentRow.key, DocumentRow.meta))
+        slots = select(SlotRow).join(SlotRow.document).options(document)
+        found: dict[SlotId, Slot] = {}
+        for some in in_batches(ids):
+            found.update((row.slot_id, _slot(row)) for row in session.scalars(slots.where(SlotRow.slot_id.in_(some))))
+        return [found[slot_id] for slot_id in ids if slot_id in found]
+
+
+def in_batches(ids: Iterable[T]) -> list[list[T]]:
+    """Split ids into lists that fit one statement."""
+    ids = list(ids)
+    return [ids[i : i + _IN_MANY] for i in range(0, len(ids), _IN_MANY)]
+
+
+def _vectors(session: Session, statement: Select[int, str, int, bytes]) -> VectorRows | None:
+    found = session.execute(statement).all()
+    if not found:
+        return None
+    ids, paths, documents, vectors = zip(*found, strict=True)
+    matrix = np.frombuffer(b"".join(vectors), np.float32).reshape(len(found), -1)
+    return VectorRows(list(ids), list(paths), list(documents), matrix)
+
+
+def _slot(row: SlotRow) -> Slot:
+    return Slot(
+        row.slot_id,
+        parse_path(row.namespace),
+        row.document.key,
+        row.text,
+        row.start,
+        row.stop,
+        row.line,
+        row.tokens,
+        row.document.meta,
+        row.created_at,
+    )

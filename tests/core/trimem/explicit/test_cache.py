@@ -1,0 +1,91 @@
+"""Records held in memory: never more than the limit, never another record than the disk's."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.contracts.bank import BOAT, CAKE, PUMP
+from trimem import ExplicitBank, InvalidInputError, LanguageModel
+from trimem.explicit.cache import RecordCache
+from trimem.explicit.record import Record
+from trimem.text.encoders import Encoder
+
+
+def record(tokens: int) -> Record:
+    counts = torch.tensor([[tokens]])
+    return Record(torch.zeros(tokens, 4), torch.zeros(tokens, 4), torch.arange(tokens), counts, tokens)
+
+
+SIZE = record(10).nbytes
+
+steps = st.lists(
+    st.tuples(st.sampled_from("gpd"), st.sampled_from("abcde"), st.sampled_from([None, 3, 10])), max_size=60
+)
+
+
+@given(steps)
+def test_it_holds_what_was_used_last(taken: list[tuple[str, str, int | None]]) -> None:
+    """Against a list kept by hand: room for two whole records, the least recently used goes first."""
+    cache = RecordCache(2 * SIZE)
+    model: OrderedDict[str, int | None] = OrderedDict()
+    for step, slot, most in taken:
+        if step == "g":
+            known = slot in model and (model[slot] is None or (most is not None and most <= (model[slot] or 0)))
+            got = cache.get(slot, most)
+            assert (got is not None) is known
+            if got is not None:
+                model.move_to_end(slot)
+                assert got.counts.item() == (10 if most is None else min(most, 10))
+        elif step == "p":
+            cache.put(slot, most, record(10).first(10 if most is None else most))
+            model.pop(slot, None)
+            model[slot] = most
+            while sum(record(10 if k is None else k).nbytes for k in model.values()) > 2 * SIZE:
+                model.popitem(last=False)
+        else:
+            cache.drop([slot])
+            model.pop(slot, None)
+        stats = cache.stats()
+        assert stats.records == len(model)
+        assert stats.bytes == sum(record(10 if k is None else k).nbytes for k in model.values()) <= stats.limit
+
+
+def test_what_is_larger_than_all_is_not_held() -> None:
+    cache = RecordCache(SIZE - 1)
+    cache.put("a", None, record(10))
+    assert cache.stats().records == 0
+    with pytest.raises(InvalidInputError, match="at least 0"):
+        RecordCache(-1)
+
+
+def test_a_bank_larger_than_its_cache_reads_the_same(
+    tmp_path: Path, tiny_llama: LanguageModel, encoder: Encoder
+) -> None:
+    said = []
+    for limit in (1 << 30, 0):
+        with ExplicitBank.open(tmp_path / "bank", model=tiny_llama, encoder=encoder, cache_bytes=limit) as bank:
+            bank.remember([PUMP, BOAT, CAKE], namespace="a")
+            said.append([bank.ask(q, namespace="a", k=2, max_new_tokens=6).text for q in ("pump?", "boat?", "pump?")])
+            stats = bank.stats().cache
+            assert stats is not None
+            assert stats.bytes <= limit
+            assert (stats.hits > 0) is (limit > 0)
+    assert said[0] == said[1]
+
+
+def test_what_was_forgotten_is_not_held(bank: ExplicitBank) -> None:
+    bank.remember([PUMP, BOAT], namespace="a")
+    bank.ask("pump?", namespace="a", k=2, max_new_tokens=1)
+    held = bank.stats().cache
+    assert held is not None
+    assert held.records == 2
+    bank.forget(namespace="a")
+    left = bank.stats().cache
+    assert left is not None
+    assert (left.records, left.bytes) == (0, 0)
