@@ -95,6 +95,27 @@ class AttachContract:
             read = logits(lm, context)
         torch.testing.assert_close(read, full, atol=2 * self.atol, rtol=0)
 
+    def test_pieces_of_a_context_read_as_if_one_after_the_other(self, lm: LanguageModel) -> None:
+        """Two rows of nine tokens in pieces of four: what each piece reads changes nothing for those before it."""
+        ids = tokens(lm, CONTEXT, seed=1, rows=2)
+        memories = [memory_of(lm, tokens(lm, CHUNK, seed=seed)) for seed in range(10, 16)]
+        with attach(lm, stack_rows(memories)) as attachment:
+            attachment.piece = 4
+            read = logits(lm, ids, first=CHUNK)
+        for row in range(2):
+            cache = None
+            for i, (start, stop) in enumerate(((0, 1), (1, 5), (5, 9))):
+                with attach(lm, memories[3 * row + i]):
+                    said = lm.model(
+                        ids[row : row + 1, start:stop],
+                        attention_mask=torch.ones(1, stop),
+                        position_ids=torch.arange(start, stop)[None] + CHUNK,
+                        past_key_values=cache,
+                        use_cache=True,
+                    )
+                cache = said.past_key_values
+                torch.testing.assert_close(read[row : row + 1, start:stop], said.logits, atol=2 * self.atol, rtol=0)
+
     def test_context_stays_causal(self, lm: LanguageModel, context: Tensor, memory: Memory) -> None:
         changed = context.clone()
         changed[:, -1] = tokens(lm, 1, seed=3)

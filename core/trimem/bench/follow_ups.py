@@ -35,6 +35,8 @@ from trimem.types import Hit, Message
 
 NAMESPACE = ("follow-ups",)
 KINDS = ("pronoun", "ellipsis", "chain", "switch")
+RANKED = 10
+"""How many slots are looked at; the reciprocal rank of a right one further down counts as 0."""
 
 Vector = NDArray[np.float32]
 Encode = Callable[[str], Vector]
@@ -156,7 +158,7 @@ def _row(
     ranks: dict[str, list[float]] = {kind: [] for kind in KINDS}
     for one in questions:
         words, vector = QUERIES[name](one.question, one.history, encoder.encode_query)
-        found = [hit.slot for hit in search(words, vector, 10**6, NAMESPACE, None)]
+        found = [hit.slot for hit in search(words, vector, RANKED, NAMESPACE, None)]
         holds = (i for i, slot in enumerate(found, 1) if slot.document == one.page and one.answer in slot.text)
         ranks[one.kind].append(next(holds, math.inf))
     every = [rank for many in ranks.values() for rank in many]

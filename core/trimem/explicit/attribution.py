@@ -54,10 +54,14 @@ def citations(lm: LanguageModel, passages: Sequence[Passage], new_tokens: int) -
     looked: dict[SlotId, dict[int, float]] = defaultdict(lambda: defaultdict(float))
     spoken = 0
     for passage in passages:
+        for hit in passage.hits:
+            hits.setdefault(hit.id, hit)
+            by_token.setdefault(hit.id, [])
+        if not passage.spoken:
+            continue
         shares, tokens = _looks(lm, passage, weights)
         for i, hit in enumerate(passage.hits):
-            hits.setdefault(hit.id, hit)
-            by_token.setdefault(hit.id, []).extend([0.0] * (spoken - len(by_token[hit.id])))
+            by_token[hit.id] += [0.0] * (spoken - len(by_token[hit.id]))
             by_token[hit.id] += shares[:, i].tolist()
             for token in tokens[i].nonzero().flatten().tolist():
                 looked[hit.id][token] += float(tokens[i, token])

@@ -515,9 +515,11 @@ class ExplicitBank(Bank):
             InvalidInputError: The question is empty or k is less than 1.
         """
         how = as_read_config(read)
+        find = partial(self.recall, k=k, namespace=namespace, where=where)
         answering = Answering(
             self.compiler,
-            lambda query, history: self.recall(query, k, namespace=namespace, where=where, history=history),
+            find,
+            partial(find, history=check_history(history)),
             lambda hits: self.attach(hits=hits, read=how),
             question,
             history,

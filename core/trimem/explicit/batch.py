@@ -13,9 +13,10 @@ from torch import Tensor
 from trimem.explicit.answering import read_found
 from trimem.explicit.attribution import citations
 from trimem.explicit.compiler import Compiler
+from trimem.explicit.pieces import found_by_each, starts
 from trimem.explicit.read import Placement, moved
 from trimem.explicit.read_config import ReadConfig
-from trimem.explicit.reading import Passage, attended
+from trimem.explicit.reading import Passage, attended, passages_of
 from trimem.lm.attach import attach
 from trimem.lm.attention import Attachment, AttentionShares
 from trimem.lm.generate import generate_rows, pieces
@@ -30,6 +31,7 @@ class _Row:
     Attributes:
         find: Finds hits for words, in the question's namespace.
         prompt: Token ids of the question.
+        start: Of the last piece of the question, in tokens of the context; 0 where it is read in one.
         hits: What is read now.
         placement: Where it stands at the beginning.
         memory: The same, moved to where it stands now.
@@ -38,6 +40,7 @@ class _Row:
 
     find: Callable[[str], Sequence[Hit]]
     prompt: list[int]
+    start: int
     hits: Sequence[Hit]
     placement: Placement
     memory: Memory
@@ -65,26 +68,45 @@ class Batch:
         self._place = place
         self._read = read
         self._started = time.perf_counter()
-        found = [(find, compiler.question(question), question, find(question)) for question, find in questions]
+        prompts = [compiler.question(question) for question, _ in questions]
+        self._width = max(map(len, prompts))  # prompts are padded on the left
+        borders = starts(self._width, read.exchange)
+        self._starts = [[max(0, start - self._width + len(prompt)) for start in borders] for prompt in prompts]
+        finds = [
+            partial(found_by_each, compiler.lm, question, prompt, begin, find)
+            for (question, find), prompt, begin in zip(questions, prompts, self._starts, strict=True)
+        ]
+        found = [find() for find in finds]
         self._searched = time.perf_counter()
-        self._rows = []
-        for find, prompt, question, hits in found:
-            hits, placement = self._placed(hits, partial(find, question))
-            self._rows.append(_Row(find, prompt, hits, placement, placement.memory))
+        placed = [
+            read_found(pieces, find=find, read=lambda pieces: [self._stand(hits) for hits in pieces])
+            for pieces, find in zip(found, finds, strict=True)
+        ]
+        self._found = [[hits for hits, _ in pieces] for pieces in placed]
+        self._placed = [[placement for _, placement in pieces] for pieces in placed]
+        self._rows = [
+            _Row(find, prompt, begin[-1], hits[-1], placed[-1], moved(compiler.lm, placed[-1].memory, begin[-1]))
+            for (_, find), prompt, begin, hits, placed in zip(
+                questions, prompts, self._starts, self._found, self._placed, strict=True
+            )
+        ]
         self._loaded = time.perf_counter()
 
     def speak(self, max_new_tokens: int, options: Mapping[str, Any]) -> list[Answer]:
         """Generate; arguments as of :func:`trimem.lm.generate.generate_rows`."""
         lm, rows = self._compiler.lm, self._rows
-        width = max(len(row.prompt) for row in rows)
+        in_pieces = len(self._starts[0]) > 1
 
         def after_token(ids: Tensor) -> None:
-            new = ids.shape[1] - width
-            if new < max_new_tokens and self._exchange(ids, new):
+            new = ids.shape[1] - self._width
+            if (new < max_new_tokens and self._exchange(ids, new)) or (new == 1 and in_pieces):
                 self._read_on(attachment)
 
         with attach(lm, stack_rows([row.memory for row in rows])) as attachment:
-            self._read_on(attachment)
+            if in_pieces:
+                self._read_in_pieces(attachment)
+            else:
+                self._read_on(attachment)
             said = generate_rows(
                 lm,
                 [row.prompt for row in rows],
@@ -112,8 +134,18 @@ class Batch:
             for row, generation in zip(rows, said, strict=True)
         ]
 
+    def _read_in_pieces(self, attachment: Attachment) -> None:
+        """Let each piece of each question read its memory."""
+        lm, shares = self._compiler.lm, AttentionShares()
+        memories: list[Memory] = []
+        for row, start, hits, placed in zip(self._rows, self._starts, self._found, self._placed, strict=True):
+            row.passages += passages_of(hits, placed, shares, len(memories), len(self._rows) * len(start))
+            memories += [moved(lm, each.memory, at) for each, at in zip(placed, start, strict=True)]
+        attachment.memory, attachment.shares, attachment.piece = stack_rows(memories), shares, self._read.exchange
+
     def _read_on(self, attachment: Attachment) -> None:
         """Let each row read its memory from now on."""
+        attachment.piece = None
         rows, shares = self._rows, AttentionShares()
         attachment.memory, attachment.shares = stack_rows([row.memory for row in rows]), shares
         for i, row in enumerate(rows):
@@ -130,7 +162,7 @@ class Batch:
                 said = self._compiler.lm.tokenizer.decode(ids[i * beams, -every:], skip_special_tokens=True)
                 if str(said).strip():
                     find = partial(row.find, str(said))
-                    row.hits, row.placement = self._placed(find(), find)
+                    row.hits, row.placement = read_found(find(), find=find, read=self._stand)
                     row.memory = moved(self._compiler.lm, row.placement.memory, length)
                     changed = True
             elif along is not None and length % along == 0:
@@ -138,6 +170,6 @@ class Batch:
                 changed = True
         return changed
 
-    def _placed(self, hits: Sequence[Hit], find: Callable[[], Sequence[Hit]]) -> tuple[Sequence[Hit], Placement]:
-        """Return hits at their positions, or what is found anew if they are replaced meanwhile."""
-        return read_found(hits, find=find, read=lambda found: (found, self._place(found)))
+    def _stand(self, hits: Sequence[Hit]) -> tuple[tuple[Hit, ...], Placement]:
+        """Return hits, and where they stand."""
+        return tuple(hits), self._place(hits)

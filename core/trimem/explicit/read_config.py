@@ -46,8 +46,9 @@ class ReadConfig:
         reanchor: Every so many tokens of context, memory moves along to stand that much nearer to
             what is said. None leaves it before the first token.
         exchange: Every so many new tokens, ``ask`` reads what these tokens find instead of what it read
-            before (Memory³, section 3.1: 64), standing right before what is said next. None reads what
-            the question finds throughout.
+            before (Memory³, section 3.1: 64), standing right before what is said next. A longer question
+            is cut into pieces of as many, each of which reads what it finds itself, all in one pass.
+            None reads what the question finds throughout.
 
     Raises:
         InvalidInputError: A value is outside what is allowed.

@@ -12,6 +12,7 @@ from torch import Tensor
 from trimem.explicit.read import Placement, moved
 from trimem.lm.attention import Attachment, AttentionShares
 from trimem.lm.generate import stream
+from trimem.lm.memory import stack_rows
 from trimem.lm.model import LanguageModel
 from trimem.types import Answer, Hit, SlotId
 
@@ -25,8 +26,9 @@ class Passage:
             context.
         placement: Where they stand; the prefix is record 0 and the last of n hits record 1.
         shares: The attention they received.
-        row: Which row of the batch read them.
-        rows: Of the batch.
+        row: Which row of the memory they are: a row of the batch, or a piece of one (:mod:`trimem.explicit.pieces`).
+        rows: Of the memory.
+        spoken: Whether what spoke read them, or only an earlier piece of the question did.
     """
 
     hits: tuple[Hit, ...]
@@ -34,6 +36,7 @@ class Passage:
     shares: AttentionShares
     row: int = 0
     rows: int = 1
+    spoken: bool = True
 
     def by_pass(self) -> dict[int, Tensor]:
         """Return the attention on each token in each forward pass, by layer_idx (passes, num_kv_heads, tokens)."""
@@ -76,6 +79,31 @@ class Reading:
         self._reanchor = reanchor
         self.passages = [Passage(tuple(hits), place(hits), AttentionShares())]
         self.attachment: Attachment | None = None
+
+    def read_in_pieces(self, earlier: Sequence[Sequence[Hit]], starts: Sequence[int], size: int) -> None:
+        """Let the pieces of a question each read hits of their own in its one forward pass.
+
+        The last piece reads what is attached; after the pass comes :meth:`read_on`.
+
+        Args:
+            earlier: Hits of all pieces but the last.
+            starts: Of all pieces, in tokens of the context.
+            size: Of each in tokens.
+        """
+        assert self.attachment is not None  # the bank attaches what it places
+        hits = [*map(tuple, earlier), self.hits]
+        placements = [*map(self._place, hits[:-1]), self.placement]
+        shares = AttentionShares()
+        self.passages = passages_of(hits, placements, shares, 0, len(hits))
+        rows = [moved(self._lm, each.memory, start) for each, start in zip(placements, starts, strict=True)]
+        self.attachment.memory, self.attachment.shares = stack_rows(rows), shares
+        self.attachment.piece = size
+
+    def read_on(self, start: int) -> None:
+        """Read from now on what the last piece of a question, from ``start`` on, has read."""
+        assert self.attachment is not None  # the bank attaches what it places
+        self.attachment.piece = None
+        self._stand(self.hits, self.placement, start)
 
     @property
     def hits(self) -> tuple[Hit, ...]:
@@ -127,11 +155,21 @@ class Reading:
         self.attachment.shares = self.shares
 
 
+def passages_of(
+    hits: Sequence[tuple[Hit, ...]], placements: Sequence[Placement], shares: AttentionShares, first: int, rows: int
+) -> list[Passage]:
+    """Return what the pieces of a question read in one pass, as a memory's rows from ``first`` on; the last speaks."""
+    return [
+        Passage(of_piece, placement, shares, first + i, rows, spoken=i == len(hits) - 1)
+        for i, (of_piece, placement) in enumerate(zip(hits, placements, strict=True))
+    ]
+
+
 def attended(passages: Sequence[Passage]) -> tuple[Hit, ...]:
     """Return all hits that were read, with the share of attention each received.
 
-    Shares are of the attention mass on hits, summed over layers, heads and generated tokens; the prefix
-    and the context itself do not count.
+    Shares are of the attention mass on hits, summed over layers, heads and generated tokens, and over the
+    last tokens of the pieces of a long question; the prefix and the context itself do not count.
     """
     hits: dict[SlotId, Hit] = {}
     received: dict[SlotId, float] = defaultdict(float)

@@ -132,6 +132,9 @@ class Attachment:
         memory: What they read; may be exchanged between two forward passes.
         shares: Filled with the attention the memory receives, if given.
         captured: Filled with what each module computes, if given.
+        piece: The queries of a pass are cut into pieces of so many, from the last one back, and each piece
+            reads a row of its own: first in the memory come the rows of the batch's first row, first those
+            of its first piece. None reads all by the same row.
     """
 
     config: PretrainedConfig
@@ -139,6 +142,7 @@ class Attachment:
     memory: Memory = field(default_factory=lambda: Memory({}))
     shares: AttentionShares | None = None
     captured: MutableMapping[nn.Module, Captured] | None = None
+    piece: int | None = None
 
 
 _attached: ContextVar[tuple[Attachment, ...]] = ContextVar("trimem_attached", default=())
@@ -276,28 +280,70 @@ def _attend(
     if s_aux is not None:  # a sink: it takes attention and gives nothing
         parts.append((torch.zeros_like(query), s_aux.float().view(1, -1, 1).expand(query.shape[:3])))
 
-    looks: list[tuple[Attachment, LayerMemory, Tensor | None]] = []
+    looks: list[tuple[Attachment, _Pieces, Tensor, LayerMemory, Tensor | None]] = []
     for a in attachments:
         layer = a.memory.layers.get(a.modules[module])
         if layer is None:
             continue
-        layer = _for_batch(layer, batch)
-        mask = _memory_mask(layer, query, position_ids, sliding_window)
-        kernel = kernels.choose(query, layer.value, softcap, mask)
-        parts.append(kernel(query, layer.key, layer.value, scaling=scaling, mask=mask, softcap=softcap))
-        looks.append((a, layer, mask))
+        pieces = _Pieces(a.piece or query_length, layer.key.shape[0], batch, query_length)
+        asking = pieces.cut(query)
+        layer = _for_batch(layer, len(asking))
+        mask = _memory_mask(layer, asking, position_ids, sliding_window, pieces)
+        kernel = kernels.choose(asking, layer.value, softcap, mask)
+        said, weight = kernel(asking, layer.key, layer.value, scaling=scaling, mask=mask, softcap=softcap)
+        parts.append((pieces.joined(said), pieces.joined(weight[..., None])[..., 0]))
+        looks.append((a, pieces, asking, layer, mask))
     output, lse = kernels.merge(parts)
 
-    for a, layer, mask in looks:
+    for a, pieces, asking, layer, mask in looks:
         if a.shares is not None:
             last = None if mask is None else mask[:, :, -1:]
-            look = Look(query[:, :, -1:].detach(), lse[:, :, -1:].detach(), layer, last, scaling, softcap)
+            weight = pieces.cut(lse[..., None])[:, :, -1:, 0]
+            look = Look(asking[:, :, -1:].detach(), weight.detach(), layer, last, scaling, softcap)
             a.shares.looks.setdefault(a.modules[module], []).append(look)
     return output.to(query.dtype).transpose(1, 2).contiguous()
 
 
 def _scaling(scaling: float | None, query: Tensor) -> float:
     return float(query.shape[-1] ** -0.5 if scaling is None else scaling)
+
+
+@dataclass(frozen=True, slots=True)
+class _Pieces:
+    """The queries of a pass in pieces, each a row of a larger batch.
+
+    Attributes:
+        size: Queries of each piece; the first is filled up.
+        rows: Of the memory: the batch's, before generate() repeats them, times the pieces; or 1 for all.
+        batch: Rows of the queries.
+        length: Of the queries.
+    """
+
+    size: int
+    rows: int
+    batch: int
+    length: int
+
+    @property
+    def count(self) -> int:
+        """How many pieces."""
+        return -(-self.length // self.size)
+
+    def cut(self, queries: Tensor) -> Tensor:
+        """Turn (batch, num_heads, length, dim) into (batch * count, num_heads, size, dim)."""
+        if self.count == 1:
+            return queries
+        missing = -self.length % self.size
+        pieces: Tensor = nn.functional.pad(queries, (0, 0, missing, 0)).unflatten(2, (self.count, -1))
+        rows: Tensor = pieces.unflatten(0, (self.rows // self.count, -1)).permute(0, 3, 1, 2, 4, 5)
+        return rows.flatten(0, 2)
+
+    def joined(self, pieces: Tensor) -> Tensor:
+        """Undo :meth:`cut`."""
+        if self.count == 1:
+            return pieces
+        rows: Tensor = pieces.unflatten(0, (self.rows // self.count, self.count, -1)).permute(0, 2, 3, 1, 4, 5)
+        return rows.flatten(3, 4).flatten(0, 1)[:, :, -self.length :]
 
 
 def _for_batch(layer: LayerMemory, batch: int) -> LayerMemory:
@@ -315,7 +361,7 @@ def _for_batch(layer: LayerMemory, batch: int) -> LayerMemory:
 
 
 def _memory_mask(
-    layer: LayerMemory, query: Tensor, position_ids: Tensor | None, sliding_window: int | None
+    layer: LayerMemory, query: Tensor, position_ids: Tensor | None, sliding_window: int | None, pieces: _Pieces
 ) -> Tensor | None:
     """Return what is added to the logits of a memory, or None if nothing is.
 
@@ -334,8 +380,8 @@ def _memory_mask(
                 "this model has sliding-window layers but does not pass their position ids to its attention"
             )
         # Layers that share the keys of earlier ones may be run on the last tokens alone.
-        position_ids = position_ids[:, -query.shape[2] :]
-        distance = position_ids[:, None, :, None] - layer.position[:, :, None]
+        position_ids = position_ids[:, -pieces.length :].expand(pieces.batch, -1)
+        distance = pieces.cut(position_ids[:, None, :, None]) - layer.position[:, :, None]
         out_of_sight = distance >= sliding_window
         if out_of_sight.shape[1] > 1:
             out_of_sight = out_of_sight.repeat_interleave(query.shape[1] // layer.key.shape[1], 1)

@@ -229,13 +229,27 @@ def test_memories_are_exchanged_for_what_the_last_words_find(
         return found[("pump", "boat", "cake")[len(asked) - 1]]
 
     monkeypatch.setattr(bank, "recall", recall)
-    answer = bank.ask("pump?", namespace="a", k=1, max_new_tokens=9, min_new_tokens=9, read=ReadConfig(exchange=4))
+    answer = bank.ask("pump?", namespace="a", k=1, max_new_tokens=33, min_new_tokens=33, read=ReadConfig(exchange=16))
     assert [hit.text for hit in answer.hits] == [PUMP, BOAT, CAKE]
     assert sum(hit.attention or 0.0 for hit in answer.hits) == pytest.approx(1)
     ids = bank.model.tokenize(answer.text)
     assert len(asked) == 3
     assert asked[0] == "pump?"
-    assert len(ids) >= 4, asked
+    assert len(ids) >= 16, asked
+
+
+def test_each_piece_of_a_long_question_reads_what_it_finds(bank: ExplicitBank) -> None:
+    """What speaks reads what the last words find; what only earlier words found is told, and not cited."""
+    bank.remember([PUMP, BOAT, CAKE], namespace="a")
+    question = "where is the pump of the mill? never mind, when does the boat to the island leave?"
+    assert len(bank.compiler.question(question)) in range(64, 128)
+    answer = bank.ask(question, namespace="a", k=1, max_new_tokens=4, min_new_tokens=4, read=ReadConfig(exchange=64))
+    assert [hit.text for hit in answer.hits] == [PUMP, BOAT]
+    assert all((hit.attention or 0.0) > 0 for hit in answer.hits)
+    assert sum(hit.attention or 0.0 for hit in answer.hits) == pytest.approx(1)
+    assert [citation.hit.text for citation in answer.citations] == [BOAT, PUMP]
+    assert [citation.share for citation in answer.citations] == pytest.approx([1, 0])
+    assert answer.citations[0].by_token == pytest.approx([1] * 4)
 
 
 def test_exchanged_memory_stands_right_before_what_follows(bank: ExplicitBank) -> None:

@@ -7,7 +7,7 @@ import pytest
 from tests.contracts.bank import BOAT, CAKE, PUMP
 from trimem import ContextLengthError, ExplicitBank, InvalidInputError, ReadConfig
 
-QUESTIONS = ["pump?", "when does the boat leave for the island?", "cake?", "is anybody there?"]
+QUESTIONS = ["pump?", "when does the boat leave for the island?", "cake?", "is anybody there?"]  # 13 to 48 tokens
 NAMESPACES = ["mill", "harbour", ("mill", "kitchen"), "nobody"]
 
 
@@ -20,7 +20,9 @@ def told(bank: ExplicitBank) -> ExplicitBank:
 
 
 @pytest.mark.parametrize(
-    "read", [ReadConfig(), ReadConfig(exchange=3), ReadConfig(reanchor=4)], ids=["plain", "exchange", "reanchor"]
+    "read",
+    [ReadConfig(), ReadConfig(exchange=3), ReadConfig(exchange=20), ReadConfig(reanchor=4)],
+    ids=["plain", "exchange", "pieces", "reanchor"],
 )
 @pytest.mark.parametrize("beams", [1, 2])
 def test_each_answers_as_if_alone(told: ExplicitBank, read: ReadConfig, beams: int) -> None:
