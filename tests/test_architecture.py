@@ -31,10 +31,11 @@ ALLOWED = {
     "store": LEAVES,
     "bank": FOUNDATION,
     "explicit": FOUNDATION | {"bank"},
-    "console": {"errors"},
+    "console": {"errors", "types"},
+    "cli_sync": FOUNDATION | {"bank", "explicit", "console"},
     "bench": FOUNDATION | {"bank", "explicit", "resonance", "transit", "console"},
     "demo": FOUNDATION | {"bank", "explicit", "resonance", "transit", "bench"},
-    "cli": FOUNDATION | {"bank", "explicit", "resonance", "transit", "bench", "demo", "console"},
+    "cli": FOUNDATION | {"bank", "explicit", "resonance", "transit", "bench", "demo", "console", "cli_sync"},
 }
 
 

@@ -13,6 +13,7 @@ from trimem.errors import (
     CalibrationNotFoundError,
     ContextLengthError,
     CorruptTensorError,
+    FileTooLargeError,
     FingerprintMismatch,
     InvalidInputError,
     InvalidNamespaceError,
@@ -20,12 +21,25 @@ from trimem.errors import (
     ModelError,
     PeerError,
     SchemaVersionError,
+    SlotNotFoundError,
     StoreError,
     TrimemError,
     UnreadableFileError,
     UnsupportedModelError,
 )
-from trimem.types import Answer, BankStats, CacheStats, Citation, ErasureReceipt, Hit, Slot, Timings
+from trimem.types import (
+    Answer,
+    BankStats,
+    CacheStats,
+    Citation,
+    ErasureReceipt,
+    Hit,
+    Slot,
+    SyncReport,
+    Timings,
+    Turn,
+    Unreadable,
+)
 
 if TYPE_CHECKING:
     from trimem.bank import Bank
@@ -64,6 +78,7 @@ __all__ = [
     "ErasureReceipt",
     "ExplicitBank",
     "ExplicitConfig",
+    "FileTooLargeError",
     "FingerprintMismatch",
     "Hit",
     "InvalidInputError",
@@ -76,9 +91,13 @@ __all__ = [
     "Reading",
     "SchemaVersionError",
     "Slot",
+    "SlotNotFoundError",
     "StoreError",
+    "SyncReport",
     "Timings",
     "TrimemError",
+    "Turn",
+    "Unreadable",
     "UnreadableFileError",
     "UnsupportedModelError",
     "__version__",

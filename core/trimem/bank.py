@@ -52,8 +52,9 @@ class Bank(ABC):
             query: What to look for.
             k: How many at most.
             namespace: Where to look, and below.
-            where: Metadata a slot must have: each key the value given, or one of a list of values.
-                Runs before the choice of the best.
+            where: Metadata a slot must have: each key the value given, or one of a list of values, or
+                within bounds, ``{"time": {"$gte": "2026-05-01", "$lt": "2026-06-01"}}``, by $gt, $gte, $lt
+                and $lte, for numbers and for times in ISO 8601. Runs before the choice of the best.
         """
 
     @abstractmethod

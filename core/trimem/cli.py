@@ -1,7 +1,7 @@
 """The ``trimem`` command.
 
-Exit codes: 0 done, 1 an error (said on stderr, with what to do), 2 wrong usage. ``remember`` also exits
-with 1 when a file that should have been readable was not; everything else is stored then.
+Exit codes: 0 done, 1 an error (said on stderr, with what to do), 2 wrong usage. ``remember`` and ``sync`` also
+exit with 1 when a file that should have been readable was not; everything else is stored then.
 """
 
 from __future__ import annotations
@@ -18,7 +18,20 @@ from rich.markup import escape
 from rich.table import Table
 
 from trimem.bench.commands import bench
-from trimem.console import JsonOption, ModelOption, err, errors_said, out, print_json, quiet
+from trimem.cli_sync import sync
+from trimem.console import (
+    BankOption,
+    JsonOption,
+    LargestOption,
+    ModelOption,
+    NamespaceOption,
+    err,
+    errors_said,
+    out,
+    print_json,
+    print_unread,
+    quiet,
+)
 from trimem.errors import InvalidInputError
 from trimem.types import Answer, Citation, Hit, as_namespace
 
@@ -29,9 +42,8 @@ app = typer.Typer(
     name="trimem", help="Memory that language models can really use.", no_args_is_help=True, add_completion=False
 )
 app.add_typer(bench)
+app.command()(sync)
 
-BankOption = Annotated[Path, typer.Option("--bank", help="Folder of the bank.", envvar="TRIMEM_BANK")]
-NamespaceOption = Annotated[str, typer.Option("--namespace", help="Whose memory, as a/b.", envvar="TRIMEM_NAMESPACE")]
 WhereOption = Annotated[
     list[str] | None, typer.Option("--where", metavar="KEY=VALUE", help="Only slots with this metadata.")
 ]
@@ -43,6 +55,7 @@ def remember(
     paths: Annotated[list[Path], typer.Argument(help="Files and folders: Markdown, text, HTML, PDF.")],
     bank: BankOption,
     namespace: NamespaceOption,
+    max_mb: LargestOption = 16,
     model: ModelOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -50,7 +63,7 @@ def remember(
     from trimem.text.readers import SourceText, read_paths
 
     path = as_namespace(namespace.split("/"))
-    files = list(read_paths(paths))
+    files = list(read_paths(paths, max_bytes=int(max_mb * 1e6)))
     texts = [file for file in files if isinstance(file, SourceText)]
     unread = [file for file in files if not isinstance(file, SourceText)]
     with _open(bank, model, create=True) as opened:
@@ -78,9 +91,7 @@ def remember(
             f"{len(texts)} files are {after.slots} references under {namespace} "
             f"({after.slots - before.slots:+d}), {_megabytes(after.tensor_bytes)}"
         )
-        for file in unread:
-            style = "yellow" if file.unexpected else "dim"
-            err.print(f"[{style}]not read: {escape(file.source)} {escape(file.reason)}[/]")
+        print_unread(unread)
     if any(file.unexpected for file in unread) or not texts:
         if not texts:
             err.print(f"[red]there is nothing to read in {escape(', '.join(map(str, paths)))}[/]")

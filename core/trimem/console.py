@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Annotated, Any, ParamSpec, TypeVar
 
 import typer
@@ -13,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from trimem.errors import TrimemError
+from trimem.types import Unreadable
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -20,6 +22,9 @@ R = TypeVar("R")
 out = Console(soft_wrap=True)  # a path stays in one piece, however long
 err = Console(stderr=True, soft_wrap=True)
 
+BankOption = Annotated[Path, typer.Option("--bank", help="Folder of the bank.", envvar="TRIMEM_BANK")]
+NamespaceOption = Annotated[str, typer.Option("--namespace", help="Whose memory, as a/b.", envvar="TRIMEM_NAMESPACE")]
+LargestOption = Annotated[float, typer.Option("--max-mb", help="The largest file to read, in megabytes.")]
 ModelOption = Annotated[
     str | None,
     typer.Option("--model", help="Hugging Face id, folder, GGUF file or gemma-3-270m; by default the bank's model."),
@@ -46,6 +51,13 @@ def quiet() -> None:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+
+
+def print_unread(files: Iterable[Unreadable]) -> None:
+    """Say on standard error what was not read."""
+    for file in files:
+        style = "yellow" if file.unexpected else "dim"
+        err.print(f"[{style}]not read: {escape(file.source)} {escape(file.reason)}[/]")
 
 
 def print_json(value: Any) -> None:

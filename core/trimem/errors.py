@@ -6,7 +6,9 @@
     ├── InvalidInputError (ValueError)     an argument is outside what the call accepts
     │   ├── InvalidNamespaceError          a namespace is missing, empty or malformed
     │   ├── ContextLengthError             the text does not fit the model's context
+    │   ├── SlotNotFoundError              a slot is not in the bank (any more)
     │   └── UnreadableFileError            a file holds no text that trimem can read
+    │       └── FileTooLargeError          a file is larger than what is read at most
     ├── MissingDependencyError (ImportError)  an optional package or model is not installed
     ├── ModelError
     │   ├── UnsupportedModelError          the model cannot be lent memory
@@ -38,8 +40,16 @@ class ContextLengthError(InvalidInputError):
     """Memory, prompt and answer together do not fit the model's context."""
 
 
+class SlotNotFoundError(InvalidInputError):
+    """A slot is not in the bank: it was forgotten or replaced since it was found."""
+
+
 class UnreadableFileError(InvalidInputError):
     """A file holds no text that trimem can read."""
+
+
+class FileTooLargeError(UnreadableFileError):
+    """A file is larger than what is read at most."""
 
 
 class MissingDependencyError(TrimemError, ImportError):

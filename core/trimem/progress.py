@@ -5,9 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+_shown: ContextVar[Progress | None] = ContextVar("_shown", default=None)
 
 
 def _console() -> Console:
@@ -18,11 +21,21 @@ def _console() -> Console:
 def track(description: str, total: int, show: bool | None = None) -> Iterator[Callable[[int], None]]:
     """Show a bar while the ``with`` block runs; it gets a function to call with each step's size.
 
+    In the block of another bar, it is shown below that one, or not if that one is not.
+
     Args:
         description: What is going on.
         total: Sum of all steps.
         show: None shows the bar where there is a terminal or a notebook.
     """
+    outer = _shown.get()
+    if outer is not None:
+        inner = outer.add_task(description, total=total)
+        try:
+            yield lambda step: outer.advance(inner, step)
+        finally:
+            outer.remove_task(inner)
+        return
     console = _console()
     visible = (console.is_terminal or console.is_jupyter) if show is None else show
     columns = (
@@ -33,7 +46,11 @@ def track(description: str, total: int, show: bool | None = None) -> Iterator[Ca
     )
     with Progress(*columns, console=console, disable=not visible, transient=True) as progress:
         task = progress.add_task(description, total=total)
-        yield lambda step: progress.advance(task, step)
+        token = _shown.set(progress)
+        try:
+            yield lambda step: progress.advance(task, step)
+        finally:
+            _shown.reset(token)
 
 
 @contextmanager

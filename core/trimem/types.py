@@ -15,6 +15,15 @@ from trimem.errors import InvalidInputError, InvalidNamespaceError
 Namespace: TypeAlias = tuple[str, ...]
 SlotId: TypeAlias = str
 Metadata: TypeAlias = Mapping[str, Any]
+Message: TypeAlias = Mapping[str, str]
+"""What was said to a model or by it, as transformers has it: ``role`` is user or assistant, ``content`` the text."""
+
+
+# calendar has them in the language of the machine, where the same turn would then be another text
+_MONTHS = (
+    *("January", "February", "March", "April", "May", "June"),
+    *("July", "August", "September", "October", "November", "December"),
+)
 
 
 def as_namespace(namespace: str | Sequence[str]) -> Namespace:
@@ -39,6 +48,25 @@ def as_namespace(namespace: str | Sequence[str]) -> Namespace:
     return parts
 
 
+def check_history(history: Sequence[Message]) -> Sequence[Message]:
+    """Return ``history``, what was said before a question.
+
+    Raises:
+        InvalidInputError: It is no list of messages of a user and an assistant.
+    """
+    for message in history:
+        if (
+            not isinstance(message, Mapping)
+            or message.get("role") not in ("user", "assistant")
+            or not isinstance(message.get("content"), str)
+        ):
+            raise InvalidInputError(
+                'history is a list of {"role": "user", "content": ...} and {"role": "assistant", "content": ...}, '
+                f"oldest first, without the question itself; got {message!r}"
+            )
+    return history
+
+
 def check_k(k: int) -> int:
     """Return ``k``, the number of hits asked for.
 
@@ -48,6 +76,44 @@ def check_k(k: int) -> int:
     if isinstance(k, bool) or not isinstance(k, int) or k < 1:
         raise InvalidInputError(f"k is the number of hits to return, at least 1; got {k!r}")
     return k
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What somebody says in a conversation.
+
+    Attributes:
+        speaker: Who.
+        time: When; None where nobody knows. Without a zone it is in UTC.
+        text: What.
+
+    Raises:
+        InvalidInputError: Speaker or text are empty, or time is no datetime.
+    """
+
+    speaker: str
+    time: datetime | None
+    text: str = field(repr=False)
+
+    def __post_init__(self) -> None:
+        for name in ("speaker", "text"):
+            value = getattr(self, name)
+            if not isinstance(value, str) or not value.strip():
+                raise InvalidInputError(f"{name} of a turn must be a string that is not empty, got {value!r}")
+        if self.time is not None and not isinstance(self.time, datetime):
+            raise InvalidInputError(f"time of a turn must be a datetime or None, got {self.time!r}")
+
+    @property
+    def said(self) -> str:
+        """What is remembered and read of it: the text with its speaker, and the day if it is known, before it."""
+        day = "" if self.time is None else f" ({self.time.day} {_MONTHS[self.time.month - 1]} {self.time.year})"
+        return f"{self.speaker}{day}: {self.text}"
+
+    @property
+    def metadata(self) -> Metadata:
+        """What it can be found by: speaker, and time in ISO 8601 if it is known."""
+        time = {} if self.time is None else {"time": self.time.isoformat()}
+        return {"speaker": self.speaker, **time}
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,3 +321,39 @@ class ErasureReceipt:
     records: int
     tensor_bytes: int
     erased_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A file or folder that gave no text.
+
+    Attributes:
+        source: Its path as it was given, with ``/`` between its parts.
+        reason: Why, in a phrase.
+        unexpected: Whether it should have been readable, by its name or because it was named itself.
+        error: Name of the error of :mod:`trimem.errors` that reading it alone raises.
+    """
+
+    source: str
+    reason: str
+    unexpected: bool
+    error: str = "UnreadableFileError"
+
+
+@dataclass(frozen=True, slots=True)
+class SyncReport:
+    """What was done to make a bank hold what a folder holds; files by their paths.
+
+    Attributes:
+        added: Files that are new.
+        changed: Files whose text replaced what it was.
+        removed: Files that are gone, or hold no text any more.
+        unchanged: Files that were left alone.
+        skipped: What could not be read. If a file had been read before, what it said then stays.
+    """
+
+    added: tuple[str, ...]
+    changed: tuple[str, ...]
+    removed: tuple[str, ...]
+    unchanged: tuple[str, ...] = field(repr=False)
+    skipped: tuple[Unreadable, ...]

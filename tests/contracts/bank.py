@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,45 @@ class BankContract:
             found(**{'s"': "x"})
         with pytest.raises(InvalidInputError, match="compares with"):
             found(s={"$ne": 1})
+
+    def test_filters_compare_numbers_and_times(self, bank: Bank) -> None:
+        times = ["2023-05-08T13:56:00+02:00", "2023-05-08T12:30:00Z", "2023-05-09", 20230508, "soon", None]
+        texts = [f"{PUMP} Number {i}." for i in range(len(times))]
+        bank.remember(texts, namespace="a", metadata=[{"n": i / 2, "time": time} for i, time in enumerate(times)])
+
+        def found(**where: object) -> set[int]:
+            return {texts.index(hit.text) for hit in bank.recall("pump", 9, namespace="a", where=where)}
+
+        assert found(n={"$gt": 1}) == {3, 4, 5}
+        assert found(n={"$gte": 1, "$lt": 2.5}) == {2, 3, 4}
+        assert found(n={"$lte": 0.5}, time={"$gte": "2023-05-08T12:00:00Z"}) == {1}
+        assert found(time={"$lt": "2023-05-08T12:00:00Z"}) == {0}, "two hours east, 13:56 is before noon"
+        assert found(time={"$gte": "2023-05-08", "$lt": "2023-05-09"}) == {0, 1}
+        assert found(time={"$gte": date(2023, 5, 9)}) == {2}
+        noon = datetime(2023, 5, 8, 14, 30, tzinfo=timezone(timedelta(hours=2)))
+        assert found(time={"$gte": noon}) == {1, 2}
+        assert found(time={"$gt": noon}) == found(time={"$gt": "2023-05-08T12:30"}) == {2}, "no zone is UTC"
+        assert found(time={"$gt": 0}) == {3}, "a number is no time, and a time is no number"
+        assert found(absent={"$lt": 9}) == set()
+        best = bank.recall("pump number 0", 1, namespace="a", where={"n": {"$gt": 2}})
+        assert [hit.text for hit in best] == [texts[5]], "filters run before the best are chosen"
+        for wrong, message in (
+            ({"$ne": 1}, r"\$gt, \$gte, \$lt and \$lte.*'\$ne'"),
+            ({}, "no comparison"),
+            ({"$gt": "soon"}, "a number or an ISO 8601 time.*'soon'"),
+            ({"$gt": True}, "a number or an ISO 8601 time"),
+            ({"$gt": None}, "a number or an ISO 8601 time"),
+            ({"$gt": float("nan")}, "a number or an ISO 8601 time"),
+            ({"$gt": 10**20}, "a number or an ISO 8601 time"),
+            ({"$gt": [1]}, "a number or an ISO 8601 time"),
+            ({1: 2}, "compares with"),
+        ):
+            with pytest.raises(InvalidInputError, match=message):
+                found(time=wrong)
+            with pytest.raises(InvalidInputError, match=message):
+                bank.forget(namespace="a", where={"time": wrong})
+        assert len(bank.forget(namespace="a", where={"time": {"$lt": "2023-05-09"}}).slots) == 2
+        assert found() == {2, 3, 4, 5}
 
     def test_queries_are_words_not_a_language(self, bank: Bank) -> None:
         bank.remember([PUMP, BOAT], namespace="a")

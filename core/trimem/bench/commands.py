@@ -27,7 +27,7 @@ RefsOption = Annotated[int, typer.Option("--refs", help="References a question."
 def bench_explicit(
     data: Annotated[Path, typer.Option("--data", help="A file of questions.")],
     json_path: ResultOption,
-    format: Annotated[str, typer.Option("--format", help="Of the file: squad, squad_long or kv.")] = "squad",
+    format: Annotated[str, typer.Option("--format", help="Of the file: squad, squad_long, kv or locomo.")] = "squad",
     refs: RefsOption = 5,
     n: Annotated[int, typer.Option("--n", help="Questions.")] = 50,
     model: ModelOption = None,
@@ -67,6 +67,11 @@ def bench_explicit(
     if plot is not None:
         plot_explicit(result, plot)
     _print(result["rows"])
+    for part in result.get("categories", ()):
+        out.print(
+            f"\n{part['category']}, {part['n']} questions, recall@{refs} {part['recall_at_k']:.3f}", highlight=False
+        )
+        _print(part["rows"])
     if result["lengths"]:
         _print(result["lengths"])
     out.print(f"recall@{refs} {result['recall_at_k']:.3f} over {result['paragraphs']} paragraphs", highlight=False)
@@ -128,6 +133,24 @@ def bench_hops(
     if plot is not None:
         plot_hops(result, plot)
     _print(result["rows"])
+
+
+@bench.command("follow-ups")
+@errors_said
+def bench_follow_ups(
+    json_path: ResultOption,
+    refs: RefsOption = 3,
+    model: ModelOption = None,
+) -> None:
+    """Find and read answers to questions that are understood only from those before them."""
+    from trimem.bench.follow_ups import run
+    from trimem.lm.load import load_model
+
+    quiet()
+    result = run(lm=load_model(model), refs=refs)
+    _write(result, json_path)
+    _print(result["rows"])
+    _print(result["reading"])
 
 
 @bench.command("selection")

@@ -13,14 +13,19 @@ class Question:
 
     Attributes:
         text: The question.
-        answers: What counts as right, as it stands in a passage; the first is the reference.
+        answers: What counts as right; the first is the reference.
         passages: Indices of the passages that must be read to know; more than one where each tells
             only a part.
+        category: What kind of question it is, where the source tells kinds apart.
+        literal: Whether an answer stands in a passage word for word; if not, the passages are all that
+            can be looked for.
     """
 
     text: str
     answers: tuple[str, ...]
     passages: tuple[int, ...]
+    category: str | None = None
+    literal: bool = True
 
 
 @dataclass(frozen=True, slots=True)

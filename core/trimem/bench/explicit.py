@@ -20,6 +20,7 @@ from trimem.bench.kvpress.environment import kvpress_python
 from trimem.bench.kvpress.process import KvpressProcess, running
 from trimem.bench.kvpress.system import PRESSES, Kvpress, share_of
 from trimem.bench.lengths import QUESTIONS, measure_lengths
+from trimem.bench.locomo import load_locomo
 from trimem.bench.squad import load_squad
 from trimem.bench.systems import ClosedBook, ExplicitMemory, System, TextRag
 from trimem.bench.trials import MAX_NEW_TOKENS, NAMESPACE, Outcome, Trial, ask, found, search, warm_up
@@ -40,6 +41,7 @@ FORMATS: dict[str, Callable[[Path], list[Corpus]]] = {
     "squad": lambda path: [load_squad(path)],
     "squad_long": lambda path: [load_squad(path, paragraphs=8)],
     "kv": load_kv,
+    "locomo": load_locomo,
 }
 """What files of questions can be in; "squad_long" makes one document of eight paragraphs of an article."""
 
@@ -130,7 +132,8 @@ def run(
 
     Returns:
         What ``--json`` writes: the settings, ``recall_at_k``, a row a system, and in ``lengths`` a row for
-        each of the lengths and systems.
+        each of the lengths and systems; where questions have categories, also ``categories`` with recall
+        and rows for the questions of each.
 
     Raises:
         InvalidInputError: A number is below 1, or a name is unknown.
@@ -159,7 +162,10 @@ def run(
         hits = [hit for several in (trials, *by_refs.values()) for trial in several for hit in trial.hits]
         banks = _banks(bank, folder, names, corpora, hits, stack, progress)
         compared = _systems(bank, banks, names, hits, kvpress)
-        rows = _measure(compared, trials, new_tokens, progress)
+        measured = _measure(compared, trials, new_tokens, progress)
+        better = _better(measured)
+        rows = _rows(compared, measured, better)
+        categories = _by_category(compared, trials, measured, better)
         with track("timing lengths", sum(map(len, by_refs.values())) * len(compared), progress) as advance:
             timed = measure_lengths(compared, by_refs, advance)
     return {
@@ -171,7 +177,8 @@ def run(
         "seed": seed,
         "paragraphs": sum(len(corpus.passages) for corpus in corpora),
         "recall_at_k": statistics.mean(found(trial) for trial in trials),
-        "rows": [asdict(row) for row in rows],
+        "rows": rows,
+        **({"categories": categories} if categories else {}),
         "lengths": [asdict(row) for row in timed],
         "environment": {**environment(), **({} if kvpress is None else {"kvpress": kvpress.versions})},
     }
@@ -241,7 +248,10 @@ def _copy(hits: Iterable[Hit], corpora: Sequence[Corpus], to: ExplicitBank) -> N
         to.remember([passages[int(key)] for key in keys], namespace=namespace, ids=keys, compile=False, progress=False)
 
 
-def _measure(compared: Sequence[System], trials: Sequence[Trial], new_tokens: int, progress: bool | None) -> list[Row]:
+def _measure(
+    compared: Sequence[System], trials: Sequence[Trial], new_tokens: int, progress: bool | None
+) -> dict[str, list[Outcome]]:
+    """Ask every system every question, and return what came of it by the system's name."""
     measured: dict[str, list[Outcome]] = {system.name: [] for system in compared}
     for system in compared:
         warm_up(system, trials[0])
@@ -250,12 +260,39 @@ def _measure(compared: Sequence[System], trials: Sequence[Trial], new_tokens: in
             for system in compared:
                 measured[system.name].append(ask(system, trial, new_tokens))
                 advance(1)
+    return measured
+
+
+def _better(measured: Mapping[str, Sequence[Outcome]]) -> str:
+    """Return the better of the two orders of references in text."""
+    orders = ("text_rag_best_last", "text_rag_best_first")
+    return min(orders, key=lambda name: statistics.mean(one.nll for one in measured[name]))
+
+
+def _by_category(
+    compared: Sequence[System], trials: Sequence[Trial], measured: Mapping[str, Sequence[Outcome]], better: str
+) -> list[dict[str, Any]]:
+    """Return recall and rows for the questions of each category."""
+    parts = []
+    for category in sorted({trial.question.category for trial in trials if trial.question.category is not None}):
+        of = [i for i, trial in enumerate(trials) if trial.question.category == category]
+        parts.append(
+            {
+                "category": category,
+                "n": len(of),
+                "recall_at_k": statistics.mean(found(trials[i]) for i in of),
+                "rows": _rows(compared, {name: [many[i] for i in of] for name, many in measured.items()}, better),
+            }
+        )
+    return parts
+
+
+def _rows(compared: Sequence[System], measured: Mapping[str, Sequence[Outcome]], better: str) -> list[dict[str, Any]]:
     nll = {name: [one.nll for one in many] for name, many in measured.items()}
-    better = min(("text_rag_best_last", "text_rag_best_first"), key=lambda name: statistics.mean(nll[name]))
     rows = []
     for system in compared:
         many, gap = measured[system.name], None
-        if len(trials) > 1:
+        if len(many) > 1:
             gap = gap_closed(nll["closed_book"], nll[system.name], nll[better])
         means = [statistics.mean(nll[name]) for name in ("closed_book", system.name, better)]
         rows.append(
@@ -273,4 +310,4 @@ def _measure(compared: Sequence[System], trials: Sequence[Trial], new_tokens: in
                 gap_closed_high=None if gap is None else gap.high,
             )
         )
-    return rows
+    return [asdict(row) for row in rows]

@@ -202,7 +202,8 @@ class PlainSearch:
     def __init__(self, reader: SearchReader, encoder: Encoder) -> None:
         self._reader = reader
         self._encoder = encoder
-        rows = reader.vectors_after(0, 1 << 30)
+        with reader.session() as session:
+            rows = reader.vectors_after(session, 0, 1 << 30)
         assert rows is not None  # every collection has texts
         self._vectors = SlotVectors(rows.vectors.shape[1], exact_slots=len(rows.ids))
         self._vectors.put(rows.ids, rows.paths, rows.vectors)
@@ -232,7 +233,8 @@ class PlainSearch:
 
     def documents(self, rows: Sequence[int], namespace: Namespace) -> list[str]:
         """Return the documents of slots, each once."""
-        of = self._reader.documents(rows, namespace)
+        with self._reader.session() as session:
+            of = self._reader.documents(session, rows, namespace)
         return list(dict.fromkeys(of[row] for row in rows))
 
 

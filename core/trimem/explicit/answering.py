@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 
+from trimem.errors import SlotNotFoundError
 from trimem.explicit.attribution import citations
 from trimem.explicit.compiler import Compiler
 from trimem.explicit.pieces import found_by_each, starts
 from trimem.explicit.reading import Reading
 from trimem.lm.generate import generate, pieces
-from trimem.types import Answer, Hit, Timings
+from trimem.types import Answer, Hit, Message, Timings
+
+ATTEMPTS = 5
+"""To read hits before they are replaced by a new version of their document."""
+
+F = TypeVar("F")
+T = TypeVar("T")
 
 
 class Answering:
@@ -23,9 +30,11 @@ class Answering:
 
     Args:
         compiler: Of the bank's model.
-        recall: Finds hits; called with the question at once.
+        recall: Finds hits.
+        follow: Finds those for a question, followed back to what was said before it; called at once.
         attach: Attaches hits to the model.
         question: The question.
+        history: What was said before it.
         max_new_tokens: Most tokens of the answer.
         exchange: Every so many new tokens, what they find is read instead; None never.
         options: Passed to transformers' ``generate``.
@@ -35,8 +44,10 @@ class Answering:
         self,
         compiler: Compiler,
         recall: Callable[[str], Sequence[Hit]],
+        follow: Callable[[str], Sequence[Hit]],
         attach: Callable[[Sequence[Hit]], AbstractContextManager[Reading]],
         question: str,
+        history: Sequence[Message],
         max_new_tokens: int,
         exchange: int | None,
         options: Mapping[str, Any],
@@ -48,17 +59,16 @@ class Answering:
         self._exchange = exchange
         self._options = options
         self._started = time.perf_counter()
-        self._prompt = compiler.question(question)
+        self._prompt = compiler.question(question, history)
         self._starts = starts(len(self._prompt), exchange)
-        *self._earlier, self._hits = found_by_each(compiler.lm, question, self._prompt, self._starts, recall)
+        self._find = partial(found_by_each, compiler.lm, question, self._prompt, self._starts, recall, follow)
+        self._found = self._find()
         self._searched = time.perf_counter()
 
     def speak(self, on_text: Callable[[str], None] | None = None, stop: Callable[[], bool] | None = None) -> Answer:
         """Attach the hits and generate; arguments as of :func:`trimem.lm.generate.generate`."""
         begun = time.perf_counter()
-        with self._attach(self._hits) as reading:
-            if self._earlier:
-                reading.read_in_pieces(self._earlier, self._starts, len(self._prompt) - self._starts[-1])
+        with self._attached() as reading:
             loaded = time.perf_counter()
             generation = generate(
                 self._compiler.lm,
@@ -86,15 +96,50 @@ class Answering:
             pieces=tuple(pieces(self._compiler.lm, generation.ids)),
         )
 
+    @contextmanager
+    def _attached(self) -> Iterator[Reading]:
+        with ExitStack() as stack:
+            yield read_found(self._found, find=self._find, read=partial(self._enter, stack))
+
+    def _enter(self, stack: ExitStack, found: Sequence[Sequence[Hit]]) -> Reading:
+        """Attach what the pieces of the prompt found until ``stack`` is closed."""
+        *earlier, hits = found
+        with ExitStack() as entered:
+            reading = entered.enter_context(self._attach(hits))
+            if earlier:
+                reading.read_in_pieces(earlier, self._starts, len(self._prompt) - self._starts[-1])
+            stack.enter_context(entered.pop_all())
+        return reading
+
     def _after_token(self, reading: Reading, ids: Tensor) -> None:
         """Exchange what is read, or move it along, if it is time."""
         length = ids.shape[1]
         new = length - len(self._prompt)
-        if new == 1 and self._earlier:
+        if new == 1 and len(self._starts) > 1:
             reading.read_on(self._starts[-1])
         if self._exchange is None or new % self._exchange or new == self._max_new_tokens:
             reading.follow(length)
             return
         said = str(self._compiler.lm.tokenizer.decode(ids[0, -self._exchange :], skip_special_tokens=True))
         if said.strip():
-            reading.exchange(self._recall(said), length)
+            find = partial(self._recall, said)
+            read_found(find(), find=find, read=partial(reading.exchange, length=length))
+
+
+def read_found(found: F, *, find: Callable[[], F], read: Callable[[F], T]) -> T:
+    """Read what was found, or what is found anew if a document is replaced before it is read.
+
+    Args:
+        found: What was found.
+        find: Finds again.
+        read: Reads it.
+
+    Raises:
+        SlotNotFoundError: Documents were replaced :data:`ATTEMPTS` times.
+    """
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return read(found)
+        except SlotNotFoundError:
+            found = find()
+    return read(found)

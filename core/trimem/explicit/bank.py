@@ -15,8 +15,14 @@ from typing import Any, Literal, overload
 from uuid import uuid4
 
 from trimem.bank import Bank
-from trimem.errors import BankNotFoundError, ContextLengthError, InvalidInputError
-from trimem.explicit.answering import Answering
+from trimem.errors import (
+    BankNotFoundError,
+    ContextLengthError,
+    CorruptTensorError,
+    InvalidInputError,
+    SlotNotFoundError,
+)
+from trimem.explicit.answering import Answering, read_found
 from trimem.explicit.background import Background
 from trimem.explicit.batch import Batch
 from trimem.explicit.cache import RecordCache
@@ -30,6 +36,7 @@ from trimem.explicit.read_config import ReadConfig, as_read_config
 from trimem.explicit.reading import AnswerStream, Reading
 from trimem.explicit.records import Records
 from trimem.explicit.rereading import question_likelihood
+from trimem.explicit.sync import sync
 from trimem.explicit.writer import Writer
 from trimem.lm.attach import attach
 from trimem.lm.load import load_model
@@ -39,15 +46,21 @@ from trimem.store.fusion import reread
 from trimem.store.metadata import MetadataStore, utc_now
 from trimem.store.search import HybridSearch
 from trimem.store.tensors import TensorStore
+from trimem.text import following
 from trimem.text.encoders import Embeddings, Encoder, as_encoder
+from trimem.text.readers import MAX_BYTES
 from trimem.types import (
     Answer,
     BankStats,
     ErasureReceipt,
     Hit,
+    Message,
     Metadata,
     SlotId,
+    SyncReport,
+    Turn,
     as_namespace,
+    check_history,
     check_k,
 )
 
@@ -188,7 +201,7 @@ class ExplicitBank(Bank):
 
     def remember(
         self,
-        texts: str | Sequence[str],
+        texts: str | Turn | Sequence[str | Turn],
         *,
         namespace: str | Sequence[str],
         metadata: Metadata | Sequence[Metadata] | None = None,
@@ -200,7 +213,8 @@ class ExplicitBank(Bank):
 
         Args:
             texts: One or many. Each is cut on sentence borders into references of at most
-                ``config.reference_tokens`` tokens.
+                ``config.reference_tokens`` tokens. A :class:`trimem.Turn` of a conversation is read with its
+                speaker before it, and has speaker and time in its metadata.
             namespace: Whose they are.
             metadata: Stored beside them, one for all or one each.
             ids: Keys of the texts, one each.
@@ -263,6 +277,35 @@ class ExplicitBank(Bank):
             records, freed = self._records.delete(slots)
         return ErasureReceipt(uuid4().hex, path, documents, tuple(slots), records, freed, self._clock())
 
+    def sync(
+        self,
+        folder: str | Path,
+        *,
+        namespace: str | Sequence[str],
+        max_bytes: int = MAX_BYTES,
+        progress: bool | None = None,
+    ) -> SyncReport:
+        """Make a namespace hold what the files of a folder hold: compile what changed, forget what is gone.
+
+        Only what a sync of the same folder remembered is replaced or forgotten. A file that cannot be
+        read is reported and holds nothing up; if it had been read before, what it said then stays.
+
+        Args:
+            folder: The folder, read with all below it but hidden files and links to folders.
+            namespace: Whose it is.
+            max_bytes: The largest file to read.
+            progress: Whether to show bars; None shows them where there is a terminal or a notebook.
+
+        Raises:
+            InvalidInputError: There is no such folder; nothing is forgotten then.
+
+        Reads every file, O(bytes), and compiles those that changed, O(tokens). Whoever reads the bank finds
+        each document as it was or as it is. What an interruption leaves undone, the same call does when it is
+        repeated; while another sync of the bank runs, it waits.
+        """
+        path = as_namespace(namespace)
+        return sync(self, self._store, path, Path(folder), at=self.folder, max_bytes=max_bytes, progress=progress)
+
     # Reading
 
     def recall(
@@ -272,6 +315,7 @@ class ExplicitBank(Bank):
         *,
         namespace: str | Sequence[str],
         where: Mapping[str, Any] | None = None,
+        history: Sequence[Message] = (),
         rerank: int = 0,
     ) -> list[Hit]:
         """Return the best ``k`` slots for ``query``, best first; see :meth:`trimem.Bank.recall`.
@@ -283,7 +327,8 @@ class ExplicitBank(Bank):
             query: What to look for.
             k: How many at most.
             namespace: Where to look, and below.
-            where: Metadata a slot must have.
+            where: Metadata a slot must have, or how it must compare.
+            history: What was said before, which is searched for, too (:mod:`trimem.text.following`).
             rerank: How many of the best are read before they are ranked: the model has each in memory
                 and tells how likely the query is then (:mod:`trimem.explicit.rereading`). Those that
                 are not compiled are compiled first.
@@ -294,6 +339,7 @@ class ExplicitBank(Bank):
         """
         path = as_namespace(namespace)
         check_k(k)
+        check_history(history)
         if not isinstance(rerank, int) or rerank < 0:
             raise InvalidInputError(f"rerank must be a whole number of at least 0, got {rerank!r}")
         if not isinstance(query, str) or not query.strip():
@@ -302,10 +348,11 @@ class ExplicitBank(Bank):
         if row is None:
             return []
         check_encoder(self.folder, row, self._encoder)
-        found = dict(self._search(query, self._encoder.encode_query(query), max(k, rerank), path, where))
-        hits = [Hit(slot, found[slot.id]) for slot in self._store.slots(list(found))]
+        words, vector = following.words(query, history), self._encoder.encode_query(query)
+        find = partial(self._search, words, vector, max(k, rerank), path, where)
+        hits = find()
         if rerank and hits:
-            hits = self._reread(query, hits, rerank)
+            hits = read_found(hits, find=find, read=lambda found: self._reread(query, found, rerank))
         return hits[:k]
 
     def _reread(self, query: str, hits: Sequence[Hit], most: int) -> list[Hit]:
@@ -341,7 +388,8 @@ class ExplicitBank(Bank):
 
         Raises:
             FingerprintMismatch: Another model compiled the bank.
-            InvalidInputError: A hit is not in the bank (any more), or ``read`` is unknown.
+            InvalidInputError: ``read`` is unknown.
+            SlotNotFoundError: A hit is not in the bank (any more).
             CalibrationNotFoundError: Heads are chosen by calibration, and the model has none.
             ContextLengthError: The hits fill the model's context.
             CorruptTensorError: The tensors of a hit cannot be read.
@@ -359,7 +407,11 @@ class ExplicitBank(Bank):
     def _place(self, compiler: Compiler, read: ReadConfig, hits: Sequence[Hit]) -> Placement:
         """Bring hits to the positions right before the context."""
         self.compile(hits, progress=False)
-        records = self._records.read(compiler, [hit.id for hit in hits], tokens_per_hit(hits, read.density))
+        try:
+            records = self._records.read(compiler, [hit.id for hit in hits], tokens_per_hit(hits, read.density))
+        except CorruptTensorError:
+            self._check_held([hit.id for hit in hits])  # or was it removed a moment ago?
+            raise
         placement = compiler.place(compiler.prepare(records, [hit.text for hit in hits], read), read)
         lm = compiler.lm
         if placement.span >= lm.context_length:
@@ -380,12 +432,10 @@ class ExplicitBank(Bank):
             How many were compiled.
 
         Raises:
-            InvalidInputError: A hit is not in the bank (any more).
+            SlotNotFoundError: A hit is not in the bank (any more).
         """
         ids = list({hit.id: None for hit in hits})
-        held = {slot.id for slot in self._store.slots(ids)}
-        if gone := [slot for slot in ids if slot not in held]:
-            raise InvalidInputError(f"the bank in {self.folder} does not hold (any more) the slots {gone}")
+        self._check_held(ids)
         with self._lock:
             cold = self._records.missing(ids)
             if cold:
@@ -394,6 +444,8 @@ class ExplicitBank(Bank):
                 with track("compiling references", sum(map(len, documents)), progress) as advance:
                     self._records.compile(self.compiler, documents, sizes, advance)
                 self._store.set_tensor_bytes(sizes)
+                held = {slot.id for slot in self._store.slots(list(sizes))}
+                self._records.delete([slot for slot in sizes if slot not in held])  # forgotten meanwhile
         return len(cold)
 
     def prefetch(
@@ -428,14 +480,16 @@ class ExplicitBank(Bank):
 
         return self._background.submit(load)
 
+    def _check_held(self, ids: Sequence[SlotId]) -> None:
+        held = {slot.id for slot in self._store.slots(ids)}
+        if gone := [slot for slot in ids if slot not in held]:
+            raise SlotNotFoundError(f"the bank in {self.folder} does not hold (any more) the slots {gone}")
+
     def _pieces(self, cold: Sequence[SlotId]) -> list[dict[SlotId, str]]:
         """Return the texts that must be compiled for slots: their own, or all of their documents."""
-        slots = self._store.slots(cold)
         if self.config.context == "independent":
-            return [{slot.id: slot.text} for slot in slots]
-        keys = {(slot.namespace, slot.document) for slot in slots}
-        found = (self._store.documents(namespace, [key])[key][1] for namespace, key in keys)
-        return [{slot.id: slot.text for slot in self._store.slots(ids)} for ids in found]
+            return [{slot.id: slot.text} for slot in self._store.slots(cold)]
+        return self._store.whole(cold)
 
     @overload
     def ask(
@@ -445,6 +499,7 @@ class ExplicitBank(Bank):
         namespace: str | Sequence[str],
         k: int = 5,
         where: Mapping[str, Any] | None = None,
+        history: Sequence[Message] = (),
         max_new_tokens: int = 128,
         read: ReadConfig | str = "dense",
         stream: Literal[False] = False,
@@ -459,6 +514,7 @@ class ExplicitBank(Bank):
         namespace: str | Sequence[str],
         k: int = 5,
         where: Mapping[str, Any] | None = None,
+        history: Sequence[Message] = (),
         max_new_tokens: int = 128,
         read: ReadConfig | str = "dense",
         stream: Literal[True],
@@ -472,6 +528,7 @@ class ExplicitBank(Bank):
         namespace: str | Sequence[str],
         k: int = 5,
         where: Mapping[str, Any] | None = None,
+        history: Sequence[Message] = (),
         max_new_tokens: int = 128,
         read: ReadConfig | str = "dense",
         stream: bool = False,
@@ -487,6 +544,8 @@ class ExplicitBank(Bank):
             namespace: Whose memory to read, and below.
             k: How many slots at most.
             where: Filter on metadata, as in :meth:`recall`.
+            history: What was said before, as messages of ``user`` and ``assistant``, oldest first: "she"
+                and "the other one" are understood from it, in the search and by the model.
             max_new_tokens: Most tokens of the answer.
             read: How the slots are read, as in :meth:`attach`.
             stream: True returns the answer as it is spoken.
@@ -497,11 +556,14 @@ class ExplicitBank(Bank):
             InvalidInputError: The question is empty or k is less than 1.
         """
         how = as_read_config(read)
+        find = partial(self.recall, k=k, namespace=namespace, where=where)
         answering = Answering(
             self.compiler,
-            lambda query: self.recall(query, k, namespace=namespace, where=where),
+            find,
+            partial(find, history=check_history(history)),
             lambda hits: self.attach(hits=hits, read=how),
             question,
+            history,
             max_new_tokens,
             how.exchange,
             options,

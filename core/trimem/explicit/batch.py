@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from torch import Tensor
 
+from trimem.explicit.answering import read_found
 from trimem.explicit.attribution import citations
 from trimem.explicit.compiler import Compiler
 from trimem.explicit.pieces import found_by_each, starts
@@ -70,12 +72,18 @@ class Batch:
         self._width = max(map(len, prompts))  # prompts are padded on the left
         borders = starts(self._width, read.exchange)
         self._starts = [[max(0, start - self._width + len(prompt)) for start in borders] for prompt in prompts]
-        self._found = [
-            found_by_each(compiler.lm, question, prompt, begin, find)
+        finds = [
+            partial(found_by_each, compiler.lm, question, prompt, begin, find)
             for (question, find), prompt, begin in zip(questions, prompts, self._starts, strict=True)
         ]
+        found = [find() for find in finds]
         self._searched = time.perf_counter()
-        self._placed = [[place(hits) for hits in pieces] for pieces in self._found]
+        placed = [
+            read_found(pieces, find=find, read=lambda pieces: [self._stand(hits) for hits in pieces])
+            for pieces, find in zip(found, finds, strict=True)
+        ]
+        self._found = [[hits for hits, _ in pieces] for pieces in placed]
+        self._placed = [[placement for _, placement in pieces] for pieces in placed]
         self._rows = [
             _Row(find, prompt, begin[-1], hits[-1], placed[-1], moved(compiler.lm, placed[-1].memory, begin[-1]))
             for (_, find), prompt, begin, hits, placed in zip(
@@ -153,11 +161,15 @@ class Batch:
             if every is not None and new % every == 0:
                 said = self._compiler.lm.tokenizer.decode(ids[i * beams, -every:], skip_special_tokens=True)
                 if str(said).strip():
-                    row.hits = row.find(str(said))
-                    row.placement = self._place(row.hits)
+                    find = partial(row.find, str(said))
+                    row.hits, row.placement = read_found(find(), find=find, read=self._stand)
                     row.memory = moved(self._compiler.lm, row.placement.memory, length)
                     changed = True
             elif along is not None and length % along == 0:
                 row.memory = moved(self._compiler.lm, row.placement.memory, length)
                 changed = True
         return changed
+
+    def _stand(self, hits: Sequence[Hit]) -> tuple[tuple[Hit, ...], Placement]:
+        """Return hits, and where they stand."""
+        return tuple(hits), self._place(hits)

@@ -12,7 +12,7 @@ from trimem.explicit.budget import fitted, kept_heads, most_tokens
 from trimem.explicit.calibration import head_bias_of
 from trimem.explicit.config import ExplicitConfig
 from trimem.explicit.density import by_rank
-from trimem.explicit.prompt import SEPARATOR, prompt_format
+from trimem.explicit.prompt import SEPARATOR, followed, prompt_format
 from trimem.explicit.read import Placement, place
 from trimem.explicit.read_config import READ_CONFIGS, ReadConfig
 from trimem.explicit.record import Record
@@ -20,6 +20,7 @@ from trimem.explicit.repair import repaired
 from trimem.explicit.write import batches, check_model, encode_prefix, encode_references
 from trimem.lm.model import LanguageModel
 from trimem.text.chunking import Chunk, Chunker
+from trimem.types import Message
 
 BATCH_TOKENS = 2048
 """Most tokens in one forward pass, padding included."""
@@ -65,9 +66,10 @@ class Compiler:
         """Return the token ids of one reference, the line break after it included."""
         return self.lm.tokenize(text + SEPARATOR)
 
-    def question(self, question: str) -> list[int]:
-        """Return the token ids of what follows the references."""
-        return self.lm.tokenize(self.format.question(question))
+    def question(self, question: str, history: Sequence[Message] = ()) -> list[int]:
+        """Return the token ids of what follows the references: what was said before the question, and it."""
+        form = followed(self.lm, self.config.instruction, history, self.format) if history else self.format
+        return self.lm.tokenize(form.question(question))
 
     def chunks(self, text: str) -> list[Chunk]:
         """Cut a text into references."""

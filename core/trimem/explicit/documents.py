@@ -9,38 +9,41 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from trimem.errors import InvalidInputError
 from trimem.store.metadata import Document, hash_text
 from trimem.text.chunking import Chunk
-from trimem.types import Metadata, Namespace, SlotId
+from trimem.types import Metadata, Namespace, SlotId, Turn
 
 
 def documents(
-    texts: str | Sequence[str],
+    texts: str | Turn | Sequence[str | Turn],
     metadata: Metadata | Sequence[Metadata] | None,
     ids: str | Sequence[str] | None,
 ) -> dict[str, Document]:
     """Check the arguments of remember() and return its documents by key.
 
     A text without an id is its own key, so the same text twice is one document; under the same id,
-    the later text counts.
+    the later text counts. A turn is its own key with its speaker and time.
 
     Raises:
         InvalidInputError: A text is empty, metadata is no JSON object, or the lists differ in length.
     """
-    texts = [texts] if isinstance(texts, str) else list(texts)
-    for i, text in enumerate(texts):
+    said = [texts] if isinstance(texts, str | Turn) else list(texts)
+    stored = [one.said if isinstance(one, Turn) else one for one in said]
+    for i, text in enumerate(stored):
         if not isinstance(text, str) or not text.strip():
             raise InvalidInputError(f"text {i} must be a string that is not empty, got {text!r}")
-    given = [metadata] * len(texts) if metadata is None or isinstance(metadata, Mapping) else list(metadata)
-    keys = [ids] if isinstance(ids, str) else [hash_text(text)[:16] for text in texts] if ids is None else list(ids)
-    if not len(texts) == len(given) == len(keys):
+    given = [metadata] * len(said) if metadata is None or isinstance(metadata, Mapping) else list(metadata)
+    keys = [ids] if isinstance(ids, str) else [_key(one) for one in said] if ids is None else list(ids)
+    if not len(said) == len(given) == len(keys):
         raise InvalidInputError(
-            f"texts, metadata and ids must be of one length, got {len(texts)}, {len(given)} and {len(keys)}"
+            f"texts, metadata and ids must be of one length, got {len(said)}, {len(given)} and {len(keys)}"
         )
     for key in keys:
         if not isinstance(key, str) or not key:
             raise InvalidInputError(f"an id must be a string that is not empty, got {key!r}")
-    return {
-        key: Document(key, text, _checked(about or {})) for key, text, about in zip(keys, texts, given, strict=True)
-    }
+    about = [
+        {**_checked(metadata or {}), **(one.metadata if isinstance(one, Turn) else {})}
+        for one, metadata in zip(said, given, strict=True)
+    ]
+    return {key: Document(key, text, told) for key, text, told in zip(keys, stored, about, strict=True)}
 
 
 def slot_id(namespace: Namespace, document: Document, chunk: Chunk) -> SlotId:
@@ -62,6 +65,11 @@ def groups(documents: Iterable[Document], chunks: Mapping[str, Sized], most: int
         total += size
     if group:
         yield group
+
+
+def _key(text: str | Turn) -> str:
+    named = text if isinstance(text, str) else json.dumps([*text.metadata.items(), text.text])
+    return hash_text(named)[:16]
 
 
 def _checked(metadata: Metadata) -> Metadata:

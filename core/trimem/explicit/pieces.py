@@ -21,18 +21,33 @@ def starts(length: int, size: int | None) -> list[int]:
 
 
 def found_by_each(
-    lm: LanguageModel, question: str, prompt: Sequence[int], starts: Sequence[int], find: Callable[[str], Sequence[Hit]]
+    lm: LanguageModel,
+    question: str,
+    prompt: Sequence[int],
+    starts: Sequence[int],
+    find: Callable[[str], Sequence[Hit]],
+    find_last: Callable[[str], Sequence[Hit]] | None = None,
 ) -> list[tuple[Hit, ...]]:
     """Return what each piece of a prompt finds; one that is all of it finds what the question does.
 
     The first piece, which may be short, looks for as many words as the last.
+
+    Args:
+        lm: The model.
+        question: The question.
+        prompt: Its token ids, with what stands before and after it.
+        starts: Of the pieces.
+        find: Finds hits for words.
+        find_last: Finds those of the last piece, if it is to search in another way.
     """
+    find_last = find_last or find
     if starts[-1] == 0 or not question.strip():  # find() says what is wrong with an empty one
-        return [()] * (len(starts) - 1) + [tuple(find(question))]
+        return [()] * (len(starts) - 1) + [tuple(find_last(question))]
     size = len(prompt) - starts[-1]
     found: list[tuple[Hit, ...]] = []
     for start, stop in pairwise([*starts, len(prompt)]):
         ids = list(prompt[start : max(stop, size)]) if stop > start else []
         words = str(lm.tokenizer.decode(ids, skip_special_tokens=True))
-        found.append(tuple(find(words)) if words.strip() else ())
+        search = find_last if stop == len(prompt) else find
+        found.append(tuple(search(words)) if words.strip() else ())
     return found

@@ -7,11 +7,14 @@ that every reference was written under (Memory³, section 3.2).
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from jinja2 import TemplateError
 
+from trimem.errors import InvalidInputError, UnsupportedModelError
 from trimem.lm.model import LanguageModel
+from trimem.types import Message
 
 SEPARATOR = "\n\n"
 """What follows each reference, as part of it."""
@@ -45,21 +48,57 @@ def prompt_format(lm: LanguageModel, instruction: str) -> PromptFormat:
     The references stand in the system message, or before the question where a template knows no
     system message.
     """
-    tokenizer = lm.tokenizer
-    if tokenizer.chat_template is None:
-        start = tokenizer.bos_token or ""
+    if lm.tokenizer.chat_template is None:
+        start = lm.tokenizer.bos_token or ""
         return PromptFormat(f"{start}{instruction}{SEPARATOR}", "Question: ", "\nAnswer:")
+    for found in _formats(lm, instruction, ()):
+        return found
+    raise UnsupportedModelError(
+        f"the chat template of {lm.name} takes neither a system message nor a user's: set another, or none"
+    )
+
+
+def followed(lm: LanguageModel, instruction: str, history: Sequence[Message], format: PromptFormat) -> PromptFormat:
+    """Return the format of a question that follows others: the references come first, then what was said.
+
+    Args:
+        lm: The model.
+        instruction: As of ``format``.
+        history: What was said before the question.
+        format: The format without history; the new one has its prefix, which references were written after.
+
+    Raises:
+        InvalidInputError: The model's chat template refuses such a conversation.
+    """
+    if lm.tokenizer.chat_template is None:
+        said = "".join(
+            f"Question: {one['content']}\nAnswer:" if one["role"] == "user" else f" {one['content']}{SEPARATOR}"
+            for one in history
+        )
+        return PromptFormat(format.prefix, f"{said}{format.before_question}", format.after_question)
+    for found in _formats(lm, instruction, history):
+        if found.prefix == format.prefix:
+            return found
+    raise InvalidInputError(
+        f"the chat template of {lm.name} does not take this history after references: its first message must be the "
+        "user's, and user and assistant must take turns"
+    )
+
+
+def _formats(lm: LanguageModel, instruction: str, history: Sequence[Message]) -> Iterator[PromptFormat]:
+    """Return the formats with the references in the system message, and in the first message of the user."""
     notes = f"{instruction}{SEPARATOR}{_REFERENCES}"
-    messages = [{"role": "system", "content": notes}, {"role": "user", "content": _QUESTION}]
-    try:
-        rendered = _render(lm, messages)
-    except TemplateError:
-        rendered = ""
-    if _REFERENCES not in rendered:
-        rendered = _render(lm, [{"role": "user", "content": f"{notes}{_QUESTION}"}])
-    prefix, rest = rendered.split(_REFERENCES)
-    before, after = rest.split(_QUESTION)
-    return PromptFormat(prefix, before, after)
+    said = [*map(dict, history), {"role": "user", "content": _QUESTION}]
+    first = {"role": "user", "content": f"{notes}{said[0]['content']}"}
+    for messages in ([{"role": "system", "content": notes}, *said], [first, *said[1:]]):
+        try:
+            rendered = _render(lm, messages)
+        except TemplateError:
+            continue
+        if _REFERENCES in rendered:
+            prefix, rest = rendered.split(_REFERENCES, 1)
+            before, after = rest.rsplit(_QUESTION, 1)
+            yield PromptFormat(prefix, before, after)
 
 
 def _render(lm: LanguageModel, messages: list[dict[str, str]]) -> str:

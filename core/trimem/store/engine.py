@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 
 from trimem.errors import SchemaVersionError
 from trimem.store.schema import SCHEMA_VERSION
+from trimem.store.scope import MOMENT, moment
 
 _PRAGMAS = (
     "journal_mode=WAL",  # readers go on while one writes
@@ -48,6 +49,7 @@ def _configure(connection: Any, _: Any) -> None:
     for pragma in _PRAGMAS:
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+    connection.create_function(MOMENT, 1, moment, deterministic=True)
 
 
 def _begin(connection: Connection) -> None:

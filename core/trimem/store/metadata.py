@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Select, delete, func, or_, select, text, update
-from sqlalchemy.orm import Session, contains_eager, load_only
+from sqlalchemy import delete, func, or_, select, text, update
+from sqlalchemy.orm import Session
 
 from trimem.store.engine import open_engine, writing
 from trimem.store.reader import SearchReader, in_batches
@@ -182,6 +182,17 @@ class MetadataStore:
                         slots.append(slot_id)
         return found
 
+    def documents_under(self, namespace: Namespace, prefix: str) -> dict[str, tuple[str, Metadata]]:
+        """Return content hash and metadata of the documents, of exactly this namespace, whose keys begin so."""
+        after = prefix[:-1] + chr(ord(prefix[-1]) + 1)
+        with Session(self._engine) as session:
+            rows = session.execute(
+                select(DocumentRow.key, DocumentRow.content_hash, DocumentRow.meta)
+                .where(DocumentRow.namespace == format_path(namespace))
+                .where(DocumentRow.key >= prefix, DocumentRow.key < after)
+            )
+            return {key: (content_hash, meta) for key, content_hash, meta in rows}
+
     def put(self, namespace: Namespace, documents: Sequence[tuple[Document, Sequence[NewSlot]]]) -> list[SlotId]:
         """Store documents with their slots, replacing those of exactly this namespace and the same key.
 
@@ -285,12 +296,23 @@ class MetadataStore:
 
     def slots(self, ids: Sequence[SlotId]) -> list[Slot]:
         """Return slots in the order of ``ids``; those that do not exist are left out."""
-        found: dict[SlotId, Slot] = {}
+        with self.reader.session() as session:
+            return self.reader.slots(session, ids)
+
+    def whole(self, ids: Sequence[SlotId]) -> list[dict[SlotId, str]]:
+        """Return the texts of all slots of the documents that these slots are of, by document and in order."""
+        found: dict[int, dict[SlotId, str]] = {}
         with Session(self._engine) as session:
             for some in in_batches(ids):
-                rows = session.scalars(_slot_rows().where(SlotRow.slot_id.in_(some)))
-                found.update((row.slot_id, _slot(row)) for row in rows)
-        return [found[slot_id] for slot_id in ids if slot_id in found]
+                of = select(SlotRow.document_id).where(SlotRow.slot_id.in_(some))
+                rows = session.execute(
+                    select(SlotRow.document_id, SlotRow.slot_id, SlotRow.text)
+                    .where(SlotRow.document_id.in_(of))
+                    .order_by(SlotRow.document_id, SlotRow.start)
+                )
+                for document, slot_id, said in rows:
+                    found.setdefault(document, {})[slot_id] = said
+        return list(found.values())
 
     def ids(self, namespace: Namespace, where: Where | None) -> list[SlotId]:
         """Return the ids of all slots in scope, oldest first."""
@@ -303,23 +325,3 @@ def _touch(session: Session) -> None:
     session.execute(update(BankRow).values(revision=BankRow.revision + 1))
     oldest = select(func.max(ChangeRow.id) - CHANGES_KEPT).scalar_subquery()
     session.execute(delete(ChangeRow).where(ChangeRow.id <= oldest))
-
-
-def _slot_rows() -> Select[SlotRow]:
-    document = contains_eager(SlotRow.document).options(load_only(DocumentRow.key, DocumentRow.meta))
-    return select(SlotRow).join(SlotRow.document).options(document)
-
-
-def _slot(row: SlotRow) -> Slot:
-    return Slot(
-        row.slot_id,
-        parse_path(row.namespace),
-        row.document.key,
-        row.text,
-        row.start,
-        row.stop,
-        row.line,
-        row.tokens,
-        row.document.meta,
-        row.created_at,
-    )

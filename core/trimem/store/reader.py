@@ -1,4 +1,4 @@
-"""What search reads of a bank's database: which slots changed, their vectors, and what is judged in the end."""
+"""What search reads of a bank's database: which slots changed, their vectors, what is judged, and what is found."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Engine, Select, func, select
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import Session, aliased, contains_eager, load_only
 
 from trimem.store.schema import ChangeRow, DocumentRow, SlotRow
-from trimem.store.scope import Where, in_scope
-from trimem.types import Namespace, SlotId
+from trimem.store.scope import Where, in_scope, parse_path
+from trimem.types import Namespace, Slot, SlotId
 
 T = TypeVar("T")
 
@@ -73,7 +73,7 @@ class Candidate:
 
 
 class SearchReader:
-    """Reads in a bank's database; a transaction is one public method.
+    """Reads in a bank's database: what one session reads is of one moment, whatever is written meanwhile.
 
     Args:
         engine: Of the database.
@@ -86,73 +86,94 @@ class SearchReader:
         """Return a session to read in; use it in a ``with`` block."""
         return Session(self._engine)
 
-    def newest_change(self) -> int:
+    def newest_change(self, session: Session) -> int:
         """Return the number of the last slot that came or went, by whichever process; 0 if none did."""
-        with Session(self._engine) as session:
-            return session.scalars(select(func.max(ChangeRow.id))).one() or 0
+        return session.scalars(select(func.max(ChangeRow.id))).one() or 0
 
-    def changes(self, since: int) -> list[int] | None:
+    def changes(self, session: Session, since: int) -> list[int] | None:
         """Return the row ids of slots that came or went after a change; None if that is no longer known."""
-        with Session(self._engine) as session:
-            if since < (session.scalars(select(func.min(ChangeRow.id))).one() or 1) - 1:
-                return None
-            return list(session.scalars(select(ChangeRow.slot).where(ChangeRow.id > since).distinct()))
-
-    def vectors_after(self, last: int, most: int) -> VectorRows | None:
-        """Return the vectors of the ``most`` slots that follow a row id; None where none does."""
-        return self._vectors(select(*_VECTOR).where(SlotRow.id > last).order_by(SlotRow.id).limit(most))
-
-    def vectors_of(self, rows: Sequence[int]) -> VectorRows | None:
-        """Return the vectors of those of at most some thousand slots that exist; None where none does."""
-        return self._vectors(select(*_VECTOR).where(SlotRow.id.in_(rows)).order_by(SlotRow.id))
-
-    def _vectors(self, statement: Select[int, str, int, bytes]) -> VectorRows | None:
-        with Session(self._engine) as session:
-            found = session.execute(statement).all()
-        if not found:
+        if since < (session.scalars(select(func.min(ChangeRow.id))).one() or 1) - 1:
             return None
-        ids, paths, documents, vectors = zip(*found, strict=True)
-        matrix = np.frombuffer(b"".join(vectors), np.float32).reshape(len(found), -1)
-        return VectorRows(list(ids), list(paths), list(documents), matrix)
+        return list(session.scalars(select(ChangeRow.slot).where(ChangeRow.id > since).distinct()))
 
-    def rows(self, namespace: Namespace, where: Where) -> NDArray[np.int64]:
+    def vectors_after(self, session: Session, last: int, most: int) -> VectorRows | None:
+        """Return the vectors of the ``most`` slots that follow a row id; None where none does."""
+        return _vectors(session, select(*_VECTOR).where(SlotRow.id > last).order_by(SlotRow.id).limit(most))
+
+    def vectors_of(self, session: Session, rows: Sequence[int]) -> VectorRows | None:
+        """Return the vectors of those of at most some thousand slots that exist; None where none does."""
+        return _vectors(session, select(*_VECTOR).where(SlotRow.id.in_(rows)).order_by(SlotRow.id))
+
+    def rows(self, session: Session, namespace: Namespace, where: Where) -> NDArray[np.int64]:
         """Return the row ids of all slots in scope. Costs O(slots of the namespace)."""
         statement = select(SlotRow.id).join(SlotRow.document).where(*in_scope(namespace, where))
-        with Session(self._engine) as session:
-            return np.fromiter(session.scalars(statement), np.int64)
+        return np.fromiter(session.scalars(statement), np.int64)
 
-    def documents(self, rows: Collection[int], namespace: Namespace) -> dict[int, str]:
+    def documents(self, session: Session, rows: Collection[int], namespace: Namespace) -> dict[int, str]:
         """Return the keys of the documents of those slots that are in scope."""
-        with Session(self._engine) as session:
-            return {
-                row: key
-                for some in in_batches(rows)
-                for row, key in session.execute(
-                    select(SlotRow.id, DocumentRow.key)
-                    .join(SlotRow.document)
-                    .where(SlotRow.id.in_(some), *in_scope(namespace, None))
-                )
-            }
+        return {
+            row: key
+            for some in in_batches(rows)
+            for row, key in session.execute(
+                select(SlotRow.id, DocumentRow.key)
+                .join(SlotRow.document)
+                .where(SlotRow.id.in_(some), *in_scope(namespace, None))
+            )
+        }
 
-    def candidates(self, rows: Collection[int], namespace: Namespace, where: Where | None) -> list[Candidate]:
-        """Return those of the slots that are, at this moment, in scope."""
+    def candidates(
+        self, session: Session, rows: Collection[int], namespace: Namespace, where: Where | None
+    ) -> list[Candidate]:
+        """Return those of the slots that are in scope."""
         found = []
-        with Session(self._engine) as session:
-            for some in in_batches(rows):
-                statement = select(*_CANDIDATE).where(SlotRow.id.in_(some), *in_scope(namespace, where))
-                for row, slot_id, document, text, vector, sentences, before, after in session.execute(
-                    statement.join(SlotRow.document) if where else statement
-                ):
-                    whole = np.frombuffer(vector, np.float32)
-                    parts = None
-                    if sentences is not None:
-                        parts = np.frombuffer(sentences, np.float16).astype(np.float32).reshape(-1, len(whole))
-                    beside = tuple(each for each in (before, after) if each is not None)
-                    found.append(Candidate(row, slot_id, document, text, whole, parts, beside))
+        for some in in_batches(rows):
+            statement = select(*_CANDIDATE).where(SlotRow.id.in_(some), *in_scope(namespace, where))
+            for row, slot_id, document, text, vector, sentences, before, after in session.execute(
+                statement.join(SlotRow.document) if where else statement
+            ):
+                whole = np.frombuffer(vector, np.float32)
+                parts = None
+                if sentences is not None:
+                    parts = np.frombuffer(sentences, np.float16).astype(np.float32).reshape(-1, len(whole))
+                beside = tuple(each for each in (before, after) if each is not None)
+                found.append(Candidate(row, slot_id, document, text, whole, parts, beside))
         return found
+
+    def slots(self, session: Session, ids: Sequence[SlotId]) -> list[Slot]:
+        """Return slots in the order of ``ids``; those that do not exist are left out."""
+        document = contains_eager(SlotRow.document).options(load_only(DocumentRow.key, DocumentRow.meta))
+        slots = select(SlotRow).join(SlotRow.document).options(document)
+        found: dict[SlotId, Slot] = {}
+        for some in in_batches(ids):
+            found.update((row.slot_id, _slot(row)) for row in session.scalars(slots.where(SlotRow.slot_id.in_(some))))
+        return [found[slot_id] for slot_id in ids if slot_id in found]
 
 
 def in_batches(ids: Iterable[T]) -> list[list[T]]:
     """Split ids into lists that fit one statement."""
     ids = list(ids)
     return [ids[i : i + _IN_MANY] for i in range(0, len(ids), _IN_MANY)]
+
+
+def _vectors(session: Session, statement: Select[int, str, int, bytes]) -> VectorRows | None:
+    found = session.execute(statement).all()
+    if not found:
+        return None
+    ids, paths, documents, vectors = zip(*found, strict=True)
+    matrix = np.frombuffer(b"".join(vectors), np.float32).reshape(len(found), -1)
+    return VectorRows(list(ids), list(paths), list(documents), matrix)
+
+
+def _slot(row: SlotRow) -> Slot:
+    return Slot(
+        row.slot_id,
+        parse_path(row.namespace),
+        row.document.key,
+        row.text,
+        row.start,
+        row.stop,
+        row.line,
+        row.tokens,
+        row.document.meta,
+        row.created_at,
+    )

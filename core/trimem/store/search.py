@@ -3,6 +3,9 @@
 Words find some slots, vectors others; together they are the candidates. Each is then judged by what it
 says and by what stands around it (:mod:`trimem.store.fusion`). Namespace and filter hold before either
 search chooses its best, and once more when the candidates are read.
+
+All that a search reads is of one moment, so a document that is replaced meanwhile is found as it was or as it
+is. The vectors in memory belong to that moment, or the search begins anew.
 """
 
 from __future__ import annotations
@@ -11,20 +14,24 @@ from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
+from sqlalchemy.orm import Session
 
 from trimem.store.following import FollowedVectors
 from trimem.store.fusion import Floats, QueryWords, Sides, Weights, alike, best_sentences, fuse, scores
 from trimem.store.reader import Candidate, SearchReader
 from trimem.store.scope import Where, format_path
-from trimem.store.vectors import EXACT_SLOTS
+from trimem.store.vectors import EXACT_SLOTS, SlotVectors
 from trimem.store.words import WordSearch, rarity, words
-from trimem.types import Namespace, SlotId
+from trimem.types import Hit, Namespace
 
 CANDIDATES = 32
 """How many slots words find, and how many vectors find, at least."""
 
 LEADING = 24
 """Of how many candidates the slots beside them are read, at least."""
+
+ATTEMPTS = 5
+"""To search before somebody writes; the last counts all the same."""
 
 
 class HybridSearch:
@@ -52,8 +59,8 @@ class HybridSearch:
 
     def __call__(
         self, query: str, vector: NDArray[np.float32], k: int, namespace: Namespace, where: Where | None
-    ) -> list[tuple[SlotId, float]]:
-        """Return the ids and scores of the best ``k`` slots in scope, best first.
+    ) -> list[Hit]:
+        """Return the best ``k`` slots in scope, best first.
 
         Args:
             query: The words.
@@ -66,29 +73,51 @@ class HybridSearch:
         Raises:
             FingerprintMismatch: The vector is of another dimension than the bank's.
         """
-        held = self._vectors.current()
-        if held is None:
-            return []
-        allowed = self._reader.rows(namespace, where) if where else None
-        most = max(CANDIDATES, k)
-        path = format_path(namespace)
-        near = held.nearest(vector, most, path, allowed)
         terms = words(query)
-        with self._reader.session() as session:
-            said = self._words.best(session, terms, namespace, where, most, slots=len(held), inside=held.count(path))
-            counts = self._words.counts(session, terms, len(held))
-        rows = {*near.tolist(), *(row for row, _ in said)}
-        candidates = self._reader.candidates(rows, namespace, where)
+        for left in reversed(range(ATTEMPTS)):
+            held = self._vectors.current()
+            if held is None:
+                break
+            with self._reader.session() as session:
+                moment = self._reader.newest_change(session)
+                rows = self._candidates(session, held, terms, vector, max(CANDIDATES, k), namespace, where)
+                if not left or self._vectors.in_step(held, moment):
+                    candidates = self._reader.candidates(session, rows, namespace, where)
+                    counts = self._words.counts(session, terms, len(held))
+                    asked = QueryWords({word: rarity(count, len(held)) for word, count in counts.items()})
+                    return self._best(session, asked, vector, candidates, k)
+        return []
+
+    def _candidates(
+        self,
+        session: Session,
+        held: SlotVectors,
+        terms: list[str],
+        vector: Floats,
+        most: int,
+        namespace: Namespace,
+        where: Where | None,
+    ) -> set[int]:
+        """Return the rows that words and vectors find, ``most`` of each."""
+        path = format_path(namespace)
+        allowed = self._reader.rows(session, namespace, where) if where else None
+        near = held.nearest(vector, most, path, allowed)
+        said = self._words.best(session, terms, namespace, where, most, slots=len(held), inside=held.count(path))
+        return {*near.tolist(), *(row for row, _ in said)}
+
+    def _best(
+        self, session: Session, asked: QueryWords, vector: Floats, candidates: list[Candidate], k: int
+    ) -> list[Hit]:
+        """Judge candidates and return the best ``k``."""
         if not candidates:
             return []
-        asked = QueryWords({word: rarity(count, len(held)) for word, count in counts.items()})
         alone = self._sides(asked, vector, candidates)
         leading = np.argsort(-fuse(alone, self._weights), kind="stable")[: max(LEADING, k)]
-        sides = self._with_beside(alone, vector, candidates, leading.tolist())
+        sides = self._with_beside(session, alone, vector, candidates, leading.tolist())
         nats = fuse(sides, self._weights)
-        each = scores(sides, nats)
         best = np.argsort(-nats, kind="stable")[:k]
-        return [(candidates[i].slot_id, float(each[i])) for i in best]
+        slots = self._reader.slots(session, [candidates[i].slot_id for i in best])
+        return [Hit(slot, float(score)) for slot, score in zip(slots, scores(sides, nats)[best], strict=True)]
 
     def _sides(self, asked: QueryWords, vector: Floats, candidates: list[Candidate]) -> Sides:
         """Judge each candidate by itself, as if nothing stood beside it."""
@@ -103,11 +132,13 @@ class HybridSearch:
             around=np.zeros_like(meaning),
         )
 
-    def _with_beside(self, alone: Sides, vector: Floats, candidates: list[Candidate], leading: list[int]) -> Sides:
+    def _with_beside(
+        self, session: Session, alone: Sides, vector: Floats, candidates: list[Candidate], leading: list[int]
+    ) -> Sides:
         """Add what the slots beside the leading candidates say: those of the same document, and others."""
         known = {candidate.row: (candidate.document, candidate.vector) for candidate in candidates}
         beside = {row for i in leading for row in candidates[i].neighbours}
-        others = self._reader.vectors_of([row for row in beside if row not in known])
+        others = self._reader.vectors_of(session, [row for row in beside if row not in known])
         if others is not None:
             held = zip(others.documents, others.vectors, strict=True)
             known.update(zip(others.ids, held, strict=True))

@@ -2,10 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from semantic_text_splitter import MarkdownSplitter
+
+LONGEST = 65_536
+"""Most characters that the splitter is given at once: its time grows with their square."""
+
+LONGEST_RUN = 2048
+"""Most of them that may have no white space: there it is much slower."""
+
+_RUN = re.compile(rf"\S{{{LONGEST_RUN}}}")
+_BORDERS = (
+    ("\n#",),
+    ("\n\n",),
+    ("\n",),
+    (". ", "! ", "? ", "\u3002", "\uff01", "\uff1f"),
+    (" ",),
+    (",", ";", ".", "\uff0c", "\u3001", "\uff1b"),
+)
+"""Where a very long text is cut beforehand, each after its first character: the best comes first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +48,8 @@ class Chunker:
 
     Cuts fall between sections, else between paragraphs, else between sentences, and inside a sentence
     only where one alone is too long. Markdown headings stay with what they head; plain text is
-    Markdown without headings.
+    Markdown without headings. Time is linear in the text, whatever it is made of: very long texts, and
+    shorter ones without white space, are cut beforehand, at a border where there is one.
 
     Args:
         length: Tells how much of the capacity a stretch of text takes.
@@ -48,10 +67,33 @@ class Chunker:
         splitter = MarkdownSplitter.from_callback(
             lambda stretch: self._length(stretch.translate(straight)), self._capacity
         )
-        return [
-            Chunk(text[start : start + len(stretch)], start, start + len(stretch), text.count("\n", 0, start) + 1)
-            for start, stretch in splitter.chunk_indices(text.translate(curly))
-        ]
+        chunks: list[Chunk] = []
+        translated, line, counted = text.translate(curly), 1, 0
+        for begin, end in _segments(text):
+            for offset, stretch in splitter.chunk_indices(translated[begin:end]):
+                start = begin + offset
+                stop = start + len(stretch)
+                line, counted = line + text.count("\n", counted, start), start
+                chunks.append(Chunk(text[start:stop], start, stop, line))
+        return chunks
+
+
+def _segments(text: str) -> Iterator[tuple[int, int]]:
+    """Return begin and end of each part of a text that is short enough for the splitter."""
+    begin = 0
+    while (limit := _limit(text, begin)) < len(text):
+        half = (begin + limit) // 2
+        at = (max(text.rfind(mark, half, limit) for mark in marks) for marks in _BORDERS)
+        end = next((border + 1 for border in at if border >= 0), limit)
+        yield begin, end
+        begin = end
+    yield begin, len(text)
+
+
+def _limit(text: str, begin: int) -> int:
+    limit = min(begin + LONGEST, len(text))
+    run = _RUN.search(text, begin, limit)
+    return limit if run is None else min(limit, run.end())
 
 
 def _curly(text: str) -> dict[int, str]:

@@ -36,6 +36,14 @@ def test_every_passage_and_an_answer_are_needed(passages: tuple[int, ...], hits:
     assert found(Trial(Question("Who?", ("Ada", "Eve"), passages), hits)) is expected
 
 
+def test_passages_are_enough_where_no_answer_stands_in_them() -> None:
+    question = Question("When?", ("7 May 2023",), (3, 1), literal=False)
+    hits = [hit("3", "I went yesterday."), hit("1", "It was fun.")]
+    assert found(Trial(question, hits))
+    assert not found(Trial(question, hits[:1]))
+    assert not found(Trial(question, []))
+
+
 def test_what_is_found_is_compiled_later(bank: ExplicitBank) -> None:
     remember(bank, [PUMP, BOAT, CAKE])
     trial = search(bank, WHEN, 2)

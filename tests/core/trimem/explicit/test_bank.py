@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Thread
 
@@ -27,6 +27,7 @@ from trimem import (
     LanguageModel,
     ReadConfig,
     Reading,
+    Turn,
     UnsupportedModelError,
 )
 from trimem.bench.systems import ExplicitMemory, TextRag
@@ -121,6 +122,78 @@ def test_attention_is_told_of_the_hit_that_got_it(bank: ExplicitBank, heeded: in
     answer = bank.ask("pump?", namespace="a", k=3, read=ReadConfig(bias=bias), max_new_tokens=3)
     shares = [hit.attention or 0.0 for hit in answer.hits]
     assert shares[heeded] > 0.99, shares
+
+
+TALK = [{"role": "user", "content": "Where is the blue pump?"}, {"role": "assistant", "content": "In the cellar."}]
+
+
+def test_a_question_is_followed_back_to_what_was_said(bank: ExplicitBank) -> None:
+    bank.remember([PUMP, BOAT, CAKE], namespace="a")
+    question = "When is that?"
+    found = [
+        bank.recall(question, 3, namespace="a")[0].text,
+        bank.recall(question, 3, namespace="a", history=TALK)[0].text,
+    ]
+    assert found == [BOAT, PUMP]
+    assert bank.recall(CAKE, 1, namespace="a", history=TALK)[0].text == CAKE, "what says what it means is found as ever"
+    alone = bank.ask(question, namespace="a", k=1, max_new_tokens=8)
+    answer = bank.ask(question, namespace="a", k=1, history=TALK, max_new_tokens=8)
+    assert answer.hits[0].text == PUMP
+    assert answer.prompt_tokens == len(bank.compiler.question(question, TALK)) > alone.prompt_tokens
+    said = bank.model.tokenizer.decode(bank.compiler.question(question, TALK))
+    assert all(message["content"] in said for message in TALK)
+    stream = bank.ask(question, namespace="a", k=1, history=TALK, max_new_tokens=8, stream=True)
+    assert stream.answer.text == answer.text
+    for wrong in (["Where?"], [{"role": "system", "content": "x"}], [{"role": "user"}], [{"content": "x"}], "Where?"):
+        with pytest.raises(InvalidInputError, match="history is a list of"):
+            bank.ask(question, namespace="a", history=wrong)  # type: ignore[arg-type]
+
+
+def test_with_history_one_reference_reads_as_its_text_does(exact: ExplicitBank) -> None:
+    exact.remember(PUMP, namespace="a")
+    hits = exact.recall("pump", 1, namespace="a")
+    question = exact.compiler.question("Which one?", TALK)
+    before = [*exact.compiler.prefix_ids, *exact.compiler.reference(PUMP)]
+    full = prompt_logits(exact.model, [*before, *question])[len(before) :]
+    with exact.attach(hits=hits):
+        read = prompt_logits(exact.model, question)
+    torch.testing.assert_close(read, full, atol=2e-4, rtol=0)
+
+
+def test_turns_of_a_conversation_are_remembered_with_their_speakers(bank: ExplicitBank) -> None:
+    noon = datetime(2026, 5, 1, 12, 0, tzinfo=UTC)
+    turns = [
+        Turn("Ada", noon, "I lost my red umbrella on the ferry."),
+        Turn("Ben", noon + timedelta(minutes=1), "Yes."),
+        Turn("Ben", noon + timedelta(days=1), "Yes."),
+        Turn("Ada", None, "Nobody knows when I said this."),
+    ]
+    ids = bank.remember(turns, namespace="a", metadata={"source": "call 7", "speaker": "is told by the turn"})
+    assert len(set(ids)) == 4, "one turn a slot, and the same words at another time are another turn"
+    assert bank.remember(turns[0], namespace="a") == ids[:1], "and the same turn is the same"
+    assert bank.remember([*turns, "A text among them."], namespace="a")[:4] == ids
+
+    def said(**where: object) -> list[str]:
+        return sorted(hit.text for hit in bank.recall("umbrella", 9, namespace="a", where=where))
+
+    assert said(speaker="Ben") == ["Ben (1 May 2026): Yes.", "Ben (2 May 2026): Yes."]
+    assert said(time={"$lt": noon + timedelta(hours=1)}) == [
+        "Ada (1 May 2026): I lost my red umbrella on the ferry.",
+        "Ben (1 May 2026): Yes.",
+    ]
+    assert said(time={"$gte": "2026-05-02"}, speaker="Ben") == ["Ben (2 May 2026): Yes."]
+    assert said(time=None, speaker="Ada") == ["Ada: Nobody knows when I said this."]
+    best = bank.recall("Who lost an umbrella?", 1, namespace="a")[0]
+    assert (best.source, best.metadata) == (
+        "call 7",
+        {"source": "call 7", "speaker": "Ada", "time": "2026-05-01T12:00:00+00:00"},
+    )
+    with pytest.raises(InvalidInputError, match="speaker of a turn"):
+        Turn("", noon, "x")
+    with pytest.raises(InvalidInputError, match="text of a turn"):
+        Turn("Ada", noon, " ")
+    with pytest.raises(InvalidInputError, match="time of a turn"):
+        Turn("Ada", "noon", "x")  # type: ignore[arg-type]
 
 
 def test_memory_moves_along_with_the_context(bank: ExplicitBank) -> None:

@@ -45,8 +45,10 @@ def said(store: MetadataStore, query: str) -> list[str]:
     """Return the slots under ``a`` that words alone find, best first."""
     with store.reader.session() as session:
         found = WordSearch().best(session, words(query), ("a",), None, 9, slots=10, inside=10)
-    rows = [row for row, _ in found]
-    by_row = {candidate.row: candidate.slot_id for candidate in store.reader.candidates(rows, ("a",), None)}
+        rows = [row for row, _ in found]
+        by_row = {
+            candidate.row: candidate.slot_id for candidate in store.reader.candidates(session, rows, ("a",), None)
+        }
     return [by_row[row] for row in rows]
 
 
@@ -126,14 +128,14 @@ def test_search_weighs_words_and_vectors(store: MetadataStore) -> None:
     search = HybridSearch(store.reader)
     vector = np.array([1, 0, 0, 0, 0], np.float32)
     by_vector = search("nothing in common", vector, 3, ("a",), None)
-    assert by_vector[0][0] == "d-0"
-    assert by_vector[0][1] < 0.7
+    assert by_vector[0].id == "d-0"
+    assert by_vector[0].score < 0.7
     by_both = search("alike", vector, 3, ("a",), None)
-    assert by_both[0][0] == "d-0"
-    assert 0.9 < by_both[0][1] <= 1.0
-    assert [slot for slot, _ in search("pump", np.zeros(5, np.float32), 1, ("a",), None)] == ["e-0"]
+    assert by_both[0].id == "d-0"
+    assert 0.9 < by_both[0].score <= 1.0
+    assert [hit.id for hit in search("pump", np.zeros(5, np.float32), 1, ("a",), None)] == ["e-0"]
     store.put(("a",), [document("g", "aaaa pump")])
-    assert search("pump", vector, 1, ("a",), None)[0][0] == "g-0", "the kept vectors are read again after a write"
+    assert search("pump", vector, 1, ("a",), None)[0].id == "g-0", "the kept vectors are read again after a write"
     assert search("pump", vector, 9, ("nobody",), None) == []
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from trimem.store import following, words
+from trimem.store import following, vectors, words
 from trimem.store.metadata import Document, MetadataStore, NewSlot
 from trimem.store.search import HybridSearch
 from trimem.store.words import WordSearch
@@ -57,7 +59,7 @@ def search(store: MetadataStore) -> Iterator[HybridSearch]:
 def found(
     search: HybridSearch, query: str, k: int, namespace: Namespace, where: dict[str, object] | None = None
 ) -> list[str]:
-    return [slot for slot, _ in search(query, vector_of(query), k, namespace, where)]
+    return [hit.id for hit in search(query, vector_of(query), k, namespace, where)]
 
 
 NAMESPACES: list[Namespace] = [("a",), ("a", "b"), ("ab",), ("a", "b", "c"), ("b",)]
@@ -117,8 +119,8 @@ class SearchKnowsItsScope(RuleBasedStateMachine):
         }
         hits = self.searches[which](query, vector_of(query), k, namespace, where)
         assert len(hits) == min(k, len(may))
-        assert {slot for slot, _ in hits} <= may
-        scores = [score for _, score in hits]
+        assert {hit.id for hit in hits} <= may
+        scores = [hit.score for hit in hits]
         assert scores == sorted(scores, reverse=True)
         assert all(0 <= score <= 1.000001 for score in scores)
 
@@ -150,6 +152,36 @@ def test_a_filter_leaves_the_best_of_what_it_leaves(store: MetadataStore, search
     assert found(search, "pump number 177", 1, ("a",), {"n": 77}) == ["d177-0"]
 
 
+def test_a_filter_that_compares_leaves_the_best_of_what_it_leaves(store: MetadataStore, search: HybridSearch) -> None:
+    days = [f"2026-05-{1 + i % 28:02}" for i in range(280)]
+    store.put(("a",), [document(f"d{i}", [f"pump number {i}"], n=i, time=day) for i, day in enumerate(days)])
+    assert set(found(search, "pump", 9, ("a",), {"n": {"$gte": 277}})) == {"d277-0", "d278-0", "d279-0"}
+    late = {"time": {"$gte": "2026-05-28T00:00+00:00"}, "n": {"$lt": 60}}
+    assert set(found(search, "pump number 100", 9, ("a",), late)) == {"d27-0", "d55-0"}
+
+
+@pytest.mark.parametrize("query", ["pump", "turbine"])
+def test_a_search_that_is_overtaken_finds_each_document_once(
+    store: MetadataStore, search: HybridSearch, monkeypatch: pytest.MonkeyPatch, query: str
+) -> None:
+    """Another thread writes, and moves the vectors along, between what a search reads of rows and of vectors."""
+    store.put(("a",), [document("d", ["the old pump"])])
+    assert found(search, query, 9, ("a",)) == ["d-0"]
+    nearest = vectors.SlotVectors.nearest
+    versions = iter(range(3))
+
+    def overtaken(self: vectors.SlotVectors, *arguments: Any) -> Any:
+        for version in versions:
+            slots = [replace(slot, slot_id=f"new-{version}") for slot in document("d", ["the new pump"])[1]]
+            store.put(("a",), [(document("d", ["the new pump"])[0], slots)])
+            search.follow()
+            break
+        return nearest(self, *arguments)
+
+    monkeypatch.setattr(vectors.SlotVectors, "nearest", overtaken)
+    assert found(search, query, 9, ("a",)) == ["new-2"]
+
+
 def test_a_tenants_rare_word_is_found_among_the_common_words_of_others(
     store: MetadataStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -162,7 +194,7 @@ def test_a_tenants_rare_word_is_found_among_the_common_words_of_others(
         small = tight.best(session, ["tuesday", "engine"], ("small",), None, inside=2, **asked)
         big = tight.best(session, ["engine", "w7"], ("big",), None, inside=400, **asked)
         none = tight.best(session, ["w7"], ("small",), None, inside=2, **asked)
-    rows = {c.slot_id: c.row for c in store.reader.candidates(range(1, 500), ("small",), None)}
+        rows = {c.slot_id: c.row for c in store.reader.candidates(session, range(1, 500), ("small",), None)}
     assert [row for row, _ in small] == [rows["e-0"]]
     assert len(big) >= 1
     assert none == []
@@ -172,14 +204,14 @@ def test_words_that_cost_too_much_are_left_out_while_others_find_enough(store: M
     store.put(("a",), [document(f"d{i}", [f"engine w{i % 10}"]) for i in range(200)])
     with store.reader.session() as session:
         found = WordSearch(read=30, scored=30).best(session, ["engine", "w3"], ("a",), None, 20, slots=200, inside=200)
-    texts = {c.row: c.text for c in store.reader.candidates([row for row, _ in found], ("a",), None)}
+        texts = {c.row: c.text for c in store.reader.candidates(session, [row for row, _ in found], ("a",), None)}
     assert {texts[row] for row, _ in found} == {"engine w3"}
     assert len(found) == 20
 
 
 def test_parts_of_a_document_speak_together(store: MetadataStore, search: HybridSearch) -> None:
     store.put(("a",), [document("d", ["boat", "cake"]), document("e", ["almond"]), document("f", ["boat", "boat"])])
-    scores = dict(search("boat", vector_of("boat"), 9, ("a",), None))
+    scores = {hit.id: hit.score for hit in search("boat", vector_of("boat"), 9, ("a",), None)}
     assert scores["f-0"] > scores["d-0"], "what stands beside it is about boats too"
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 from pypdf import PdfWriter
 from pypdf.generic import DecodedStreamObject, DictionaryObject, NameObject
 
-from trimem import InvalidInputError, UnreadableFileError
-from trimem.text.readers import SourceText, Unreadable, read_file, read_paths
+from trimem import FileTooLargeError, InvalidInputError, UnreadableFileError
+from trimem.text.readers import SourceText, read_file, read_paths
+from trimem.types import Unreadable
 
 
 def write_pdf(path: Path, text: str) -> None:
@@ -88,3 +90,70 @@ def test_code_without_a_known_ending_is_plain_text(tmp_path: Path) -> None:
     file = tmp_path / "Makefile"
     file.write_text("all:\n\ttrue\n")
     assert read_file(file) == "all:\n\ttrue\n"
+
+
+def test_parsers_may_fail_in_any_way(tmp_path: Path) -> None:
+    write_pdf(tmp_path / "whole.pdf", "The pump is red.")
+    whole = (tmp_path / "whole.pdf").read_bytes()
+    broken = {
+        "filter.pdf": whole.replace(b"/Length", b"/Filter /Flat4Decode /Length", 1),
+        "deep.html": b"<b>" * 20_000,
+    }
+    for name, data in broken.items():
+        assert data != whole
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(UnreadableFileError, match=r"readable PDF|nested too deeply"):
+            read_file(tmp_path / name)
+
+
+def test_what_a_database_does_not_keep_is_replaced(tmp_path: Path) -> None:
+    write_pdf(tmp_path / "nul.pdf", r"It is \000 red.")
+    assert "\0" not in read_file(tmp_path / "nul.pdf")
+    assert "red." in read_file(tmp_path / "nul.pdf")
+
+
+def test_text_of_two_bytes_a_letter_is_read_by_its_mark(tmp_path: Path) -> None:
+    (tmp_path / "wide.txt").write_text("Grüße", encoding="utf-16")
+    assert read_file(tmp_path / "wide.txt") == "Grüße"
+    (tmp_path / "odd.txt").write_bytes(b"\xff\xfe\x00\xd8\x00")
+    with pytest.raises(UnreadableFileError, match="binary"):
+        read_file(tmp_path / "odd.txt")
+
+
+def test_large_files_are_refused_before_they_are_read(tmp_path: Path) -> None:
+    for name, head in (("large.txt", b"word " * 2000), ("film.mp4", b"\0\1\2")):
+        (tmp_path / name).write_bytes(head)
+        os.truncate(tmp_path / name, 10**12)  # no disk holds it; what is not written takes no room
+    with pytest.raises(FileTooLargeError, match=r"1,000,000.0 MB, and at most 16.0 MB are read.*max_bytes"):
+        read_file(tmp_path / "large.txt")
+    with pytest.raises(UnreadableFileError, match="binary"):
+        read_file(tmp_path / "film.mp4")
+    (tmp_path / "small.txt").write_text("12345")
+    assert read_file(tmp_path / "small.txt", max_bytes=5) == "12345"
+    with pytest.raises(FileTooLargeError):
+        read_file(tmp_path / "small.txt", max_bytes=4)
+    assert [one.error for one in read_paths([tmp_path / "small.txt"], max_bytes=4) if isinstance(one, Unreadable)] == [
+        "FileTooLargeError"
+    ]
+
+
+def test_a_file_that_changes_all_the_time_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = tmp_path / "log.txt"
+    log.write_text("line\n" * 3000)
+    fstat = os.fstat
+    writes: list[int] = []
+
+    def written_to(descriptor: int) -> os.stat_result:
+        if len(writes) < most:
+            writes.append(descriptor)
+            with log.open("a") as file:
+                file.write("line\n")
+        return fstat(descriptor)
+
+    monkeypatch.setattr("trimem.text.readers.os.fstat", written_to)
+    most = 3
+    assert read_file(log).count("line") == 3003, "it is read again until it holds still"
+    writes.clear()
+    most = 99
+    with pytest.raises(UnreadableFileError, match="changes while it is read"):
+        read_file(log)

@@ -1,0 +1,55 @@
+"""The command ``trimem sync``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from trimem.console import (
+    BankOption,
+    JsonOption,
+    LargestOption,
+    ModelOption,
+    NamespaceOption,
+    errors_said,
+    out,
+    print_json,
+    print_unread,
+    quiet,
+)
+from trimem.errors import InvalidInputError
+
+
+@errors_said
+def sync(
+    folder: Annotated[Path, typer.Argument(help="The folder to follow.", metavar="DIR")],
+    bank: BankOption,
+    namespace: NamespaceOption,
+    max_mb: LargestOption = 16,
+    model: ModelOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Follow a folder: compile files that are new or changed, forget those that are gone, leave the rest alone.
+
+    Only what was synced from the same folder is replaced or forgotten.
+    """
+    from trimem.explicit.bank import ExplicitBank
+
+    if not folder.is_dir() and not bank.exists():
+        raise InvalidInputError(f"there is no folder {folder}")
+    quiet()
+    with ExplicitBank.open(bank, model=model) as opened:
+        report = opened.sync(folder, namespace=namespace.split("/"), max_bytes=int(max_mb * 1e6))
+    if as_json:
+        print_json(asdict(report))
+    else:
+        counts = {name: len(getattr(report, name)) for name in ("added", "changed", "removed", "unchanged")}
+        said = ", ".join(f"{count} {name}" for name, count in counts.items())
+        out.print(f"{escape(str(folder))} under {escape(namespace)}: {said}", highlight=False)
+        print_unread(report.skipped)
+    if any(file.unexpected for file in report.skipped):
+        raise typer.Exit(1)

@@ -1,0 +1,98 @@
+"""Where references, earlier turns and the question stand, whatever the chat template."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tests import tiny
+from trimem import InvalidInputError, LanguageModel, UnsupportedModelError
+from trimem.explicit.prompt import PromptFormat, followed, prompt_format
+from trimem.types import Message
+
+INSTRUCTION = "Read these notes."
+HISTORY: list[Message] = [
+    {"role": "user", "content": "Who is \u241e?"},
+    {"role": "assistant", "content": "He keeps bees \u241f."},
+    {"role": "user", "content": "Where?"},
+    {"role": "assistant", "content": "In a lighthouse."},
+]
+
+ALTERNATE = (
+    "{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('roles must alternate') }}{% endif %}{% endfor %}"
+)
+TEMPLATES = {
+    "system": "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<assistant>",
+    "none": None,
+    "no_system": ALTERNATE + "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<assistant>",
+    "system_last": (  # in the last message of the user, as Mistral has it
+        "{% if messages[0].role == 'system' %}{% set system = messages[0].content + ' ' %}{% set rest = messages[1:] %}"
+        "{% else %}{% set system = '' %}{% set rest = messages %}{% endif %}"
+        "{% for m in rest %}{% if m.role == 'user' %}[INST]{% if loop.last %}{{ system }}{% endif %}{{ m.content }}"
+        "[/INST]"
+        "{% else %}{{ m.content }}</s>{% endif %}{% endfor %}"
+    ),
+}
+
+Templated = Callable[[str | None], LanguageModel]
+
+
+@pytest.fixture
+def templated(tiny_llama: LanguageModel) -> Templated:
+    """Returns the tiny Llama with another chat template."""
+
+    def change(template: str | None) -> LanguageModel:
+        tokenizer = tiny.tokenizer()
+        tokenizer.chat_template = template
+        return LanguageModel(tiny_llama.model, tokenizer, "llama")
+
+    return change
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_references_come_first_then_what_was_said_then_the_question(templated: Templated, name: str) -> None:
+    lm = templated(TEMPLATES[name])
+    plain = prompt_format(lm, INSTRUCTION)
+    form = followed(lm, INSTRUCTION, HISTORY, plain)
+    assert form.prefix == plain.prefix
+    assert INSTRUCTION in form.prefix
+    assert form.after_question == plain.after_question
+    said = form.question("And now?")
+    places = [said.index(str(message["content"])) for message in HISTORY]
+    assert places == sorted(places)
+    assert said.index("And now?") > places[-1]
+    assert said.endswith(plain.question("And now?")[-len("And now?") - len(plain.after_question) :])
+    assert INSTRUCTION not in said
+
+
+def test_with_a_system_message_it_is_the_whole_conversation_as_the_template_has_it(templated: Templated) -> None:
+    lm = templated(TEMPLATES["system"])
+    form = followed(lm, INSTRUCTION, HISTORY, prompt_format(lm, INSTRUCTION))
+    messages = [
+        {"role": "system", "content": f"{INSTRUCTION}\n\nA note."},
+        *map(dict, HISTORY),
+        {"role": "user", "content": "And now?"},
+    ]
+    rendered = lm.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    assert f"{form.prefix}A note.{form.question('And now?')}" == rendered
+
+
+def test_no_history_is_no_history(templated: Templated) -> None:
+    for template in TEMPLATES.values():
+        lm = templated(template)
+        plain = prompt_format(lm, INSTRUCTION)
+        assert followed(lm, INSTRUCTION, (), plain) == plain
+
+
+def test_what_a_template_refuses_is_said(templated: Templated) -> None:
+    lm = templated(TEMPLATES["no_system"])
+    plain = prompt_format(lm, INSTRUCTION)
+    for wrong in (HISTORY[1:], HISTORY[:1], [HISTORY[0], HISTORY[0]]):
+        with pytest.raises(InvalidInputError, match="must take turns"):
+            followed(lm, INSTRUCTION, wrong, plain)
+    with pytest.raises(InvalidInputError, match="must take turns"):
+        followed(lm, INSTRUCTION, HISTORY, PromptFormat("another", "", ""))
+    with pytest.raises(UnsupportedModelError, match="chat template"):
+        prompt_format(templated("{{ raise_exception('no') }}"), INSTRUCTION)
