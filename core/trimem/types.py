@@ -158,7 +158,7 @@ class Hit:
         slot: What was found.
         score: How well it matches the query, in [0, 1], comparable within one result only.
         attention: Share of the attention mass that the answer paid to this slot among all slots
-            it read, in [0, 1]; None where nothing was generated.
+            it read, in [0, 1]; None where nothing was generated, or where its text was read instead.
     """
 
     slot: Slot

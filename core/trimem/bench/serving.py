@@ -196,11 +196,12 @@ def _tiers(
     with track("reading from each tier", len(asked), progress) as advance:
         for i, (question, hits) in enumerate(asked):
             texts = [hit.text for hit in hits]
+            cold: Literal["compile", "text"]
             for cold in ("compile", "text"):
                 with ExplicitBank.open(folder / f"{i}{cold}", model=lm, encoder=encoder) as bank:
                     bank.remember(texts, namespace=NAMESPACE, compile=False, progress=False)
                     assert bank.compiler.prefix.tokens  # is made once, at a bank's first use
-                    answers[cold].append(ask(bank, question, cold))  # type: ignore[arg-type]
+                    answers[cold].append(ask(bank, question, cold))
             with ExplicitBank.open(folder / f"{i}compile", model=lm, encoder=encoder) as bank:
                 assert bank.compiler.prefix.tokens
                 _drop_from_system_cache(bank.folder)

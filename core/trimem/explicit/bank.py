@@ -480,6 +480,11 @@ class ExplicitBank(Bank):
 
         return self._background.submit(load)
 
+    def _cold(self, hits: Sequence[Hit]) -> list[Hit]:
+        """Return those hits that are not compiled."""
+        missing = set(self._records.missing(hit.id for hit in hits))
+        return [hit for hit in hits if hit.id in missing]
+
     def _check_held(self, ids: Sequence[SlotId]) -> None:
         held = {slot.id for slot in self._store.slots(ids)}
         if gone := [slot for slot in ids if slot not in held]:
@@ -502,6 +507,7 @@ class ExplicitBank(Bank):
         history: Sequence[Message] = (),
         max_new_tokens: int = 128,
         read: ReadConfig | str = "dense",
+        cold: Literal["compile", "text"] = "compile",
         stream: Literal[False] = False,
         **options: Any,
     ) -> Answer: ...
@@ -517,6 +523,7 @@ class ExplicitBank(Bank):
         history: Sequence[Message] = (),
         max_new_tokens: int = 128,
         read: ReadConfig | str = "dense",
+        cold: Literal["compile", "text"] = "compile",
         stream: Literal[True],
         **options: Any,
     ) -> AnswerStream: ...
@@ -531,6 +538,7 @@ class ExplicitBank(Bank):
         history: Sequence[Message] = (),
         max_new_tokens: int = 128,
         read: ReadConfig | str = "dense",
+        cold: Literal["compile", "text"] = "compile",
         stream: bool = False,
         **options: Any,
     ) -> Answer | AnswerStream:
@@ -548,13 +556,17 @@ class ExplicitBank(Bank):
                 and "the other one" are understood from it, in the search and by the model.
             max_new_tokens: Most tokens of the answer.
             read: How the slots are read, as in :meth:`attach`.
+            cold: What to do with slots that are not compiled yet: ``"compile"`` them first, or put their
+                ``"text"`` into the prompt and compile them in the background after the answer.
             stream: True returns the answer as it is spoken.
             options: Passed to transformers' ``generate``; greedy by default.
 
         Raises:
             ContextLengthError: Memory, question and answer do not fit the model's context.
-            InvalidInputError: The question is empty or k is less than 1.
+            InvalidInputError: The question is empty, k is less than 1, or ``cold`` is something else.
         """
+        if cold not in ("compile", "text"):
+            raise InvalidInputError(f'cold must be "compile" or "text", got {cold!r}')
         how = as_read_config(read)
         find = partial(self.recall, k=k, namespace=namespace, where=where)
         answering = Answering(
@@ -562,13 +574,21 @@ class ExplicitBank(Bank):
             find,
             partial(find, history=check_history(history)),
             lambda hits: self.attach(hits=hits, read=how),
+            self._cold if cold == "text" else lambda _: (),
             question,
             history,
             max_new_tokens,
             how.exchange,
             options,
         )
-        return AnswerStream(answering.speak) if stream else answering.speak()
+
+        def speak(on_text: Callable[[str], None] | None = None, stop: Callable[[], bool] | None = None) -> Answer:
+            answer = answering.speak(on_text, stop)
+            if answering.as_text:
+                self._background.submit(partial(self.compile, answering.as_text, progress=False))
+            return answer
+
+        return AnswerStream(speak) if stream else speak()
 
     def ask_many(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,33 @@ def test_what_was_fetched_before_is_not_read_again(bank: ExplicitBank) -> None:
     assert bank.prefetch("pump", namespace="a", k=1).result() == 1, "a closed bank opens again when it is used"
     with pytest.raises(InvalidInputError, match="number of hits"):
         bank.prefetch("pump", namespace="a", k=0).result()
+
+
+def test_text_serves_until_it_is_compiled(bank: ExplicitBank) -> None:
+    """What is not compiled is read as text: the same words in the same order, so the same answer."""
+    bank.remember([PUMP, BOAT, CAKE], namespace="a", compile=False)
+    ask = partial(bank.ask, "the pump and the boat", namespace="a", k=2, max_new_tokens=8)
+    first = ask(cold="text")
+    assert (first.memory_tokens, first.citations) == (bank.compiler.prefix.tokens, ())
+    assert [hit.attention for hit in first.hits] == [None, None]
+    bank.prefetch("pump", namespace="a", k=1).result()  # comes after the compilation that the answer began
+    assert bank.stats().compiled == 2
+    second = ask(cold="text")
+    assert second.prompt_tokens == first.prompt_tokens - sum(hit.slot.tokens for hit in first.hits)
+    assert all(hit.attention for hit in second.hits)
+    assert [hit.id for hit in second.hits] == [hit.id for hit in first.hits]
+    mixed = bank.ask("the cake, the pump", namespace="a", k=3, max_new_tokens=8, cold="text", stream=True).answer
+    assert {hit.text: hit.attention is None for hit in mixed.hits} == {PUMP: False, BOAT: False, CAKE: True}
+    assert {citation.hit.text for citation in mixed.citations} == {PUMP, BOAT}
+    with pytest.raises(InvalidInputError, match="cold must"):
+        ask(cold="lukewarm")
+
+
+def test_one_text_reads_as_its_memory(bank: ExplicitBank) -> None:
+    """With one reference, text and memory are the same computation, so the same is said."""
+    bank.remember(PUMP, namespace="a", compile=False)
+    ask = partial(bank.ask, "which colour has the pump?", namespace="a", k=1, max_new_tokens=8, min_new_tokens=8)
+    assert ask(cold="text").text == ask(cold="compile").text
 
 
 def test_a_device_keeps_what_it_read(bank: ExplicitBank, monkeypatch: pytest.MonkeyPatch) -> None:
