@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -32,8 +32,11 @@ from trimem.text.encoders import Encoder, as_encoder
 from trimem.types import Namespace
 
 BASELINES = ("bm25", "minilm", "rrf")
-SYSTEMS = (*BASELINES, "trimem", "trimem_reread")
+DEFAULT = (*BASELINES, "trimem", "trimem_reread")
 """BM25 alone, cosine alone, their ranks fused with equal weights, and what a bank does without and with rereading."""
+
+SYSTEMS = (*DEFAULT, "trimem_attention")
+"""And with reranking by the attention of the question."""
 
 METRICS = ("hit_at_1", "hit_at_5", "hit_at_10", "mrr")
 
@@ -105,7 +108,7 @@ def run(
     format: str,
     n: int = 200,
     seed: int = 0,
-    names: Sequence[str] = SYSTEMS,
+    names: Sequence[str] = DEFAULT,
     progress: bool | None = None,
 ) -> dict[str, Any]:
     """Search for the queries of a file by each system.
@@ -182,12 +185,19 @@ def _searches(bank: ExplicitBank, store: MetadataStore, encoder: Encoder, names:
         "rrf": lambda query, namespace: plain.documents(plain.by_ranks(query, namespace), namespace),
         "trimem": lambda query, namespace: _documents(bank, query, namespace, 0),
         "trimem_reread": lambda query, namespace: _documents(bank, query, namespace, REREAD),
+        "trimem_attention": lambda query, namespace: _documents(bank, query, namespace, REREAD, "attention"),
     }
     return {name: all_searches[name] for name in names}
 
 
-def _documents(bank: ExplicitBank, query: str, namespace: Namespace, rerank: int) -> list[str]:
-    hits = bank.recall(query, RANKED, namespace=namespace, rerank=rerank)
+def _documents(
+    bank: ExplicitBank,
+    query: str,
+    namespace: Namespace,
+    rerank: int,
+    by: Literal["likelihood", "attention"] = "likelihood",
+) -> list[str]:
+    hits = bank.recall(query, RANKED, namespace=namespace, rerank=rerank, rerank_by=by)
     return list(dict.fromkeys(hit.slot.document for hit in hits))
 
 
@@ -244,7 +254,7 @@ def _measure(
     """Return, for each system, the rank of the first right text of each query, and the seconds."""
     ranks: dict[str, list[int | None]] = {name: [] for name in searches}
     seconds: dict[str, list[float]] = {name: [] for name in searches}
-    if "trimem_reread" in searches:
+    if {"trimem_reread", "trimem_attention"} & set(searches):
         with track("reading candidates", len(asked), progress) as advance:
             for i, query in asked:
                 bank.compile(bank.recall(query.text, REREAD, namespace=_of(i)), progress=False)

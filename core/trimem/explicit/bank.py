@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from functools import cached_property, partial
+from math import log
 from pathlib import Path
 from threading import RLock
 from typing import Any, Literal, overload
@@ -35,7 +36,7 @@ from trimem.explicit.read import Placement
 from trimem.explicit.read_config import ReadConfig, as_read_config
 from trimem.explicit.reading import AnswerStream, Reading
 from trimem.explicit.records import Records
-from trimem.explicit.rereading import question_likelihood
+from trimem.explicit.rereading import question_attention, question_likelihood
 from trimem.explicit.sync import sync
 from trimem.explicit.writer import Writer
 from trimem.lm.attach import attach
@@ -67,6 +68,7 @@ from trimem.types import (
 DATABASE = "bank.sqlite"
 TENSORS = "tensors"
 CACHE_BYTES = 256 << 20
+_LEAST = 1e-30  # attention that counts as some, for its logarithm
 
 
 class ExplicitBank(Bank):
@@ -317,6 +319,7 @@ class ExplicitBank(Bank):
         where: Mapping[str, Any] | None = None,
         history: Sequence[Message] = (),
         rerank: int = 0,
+        rerank_by: Literal["likelihood", "attention"] = "likelihood",
     ) -> list[Hit]:
         """Return the best ``k`` slots for ``query``, best first; see :meth:`trimem.Bank.recall`.
 
@@ -329,12 +332,14 @@ class ExplicitBank(Bank):
             namespace: Where to look, and below.
             where: Metadata a slot must have, or how it must compare.
             history: What was said before, which is searched for, too (:mod:`trimem.text.following`).
-            rerank: How many of the best are read before they are ranked: the model has each in memory
-                and tells how likely the query is then (:mod:`trimem.explicit.rereading`). Those that
-                are not compiled are compiled first.
+            rerank: How many of the best are read before they are ranked (:mod:`trimem.explicit.rereading`).
+                Those that are not compiled are compiled first.
+            rerank_by: What the model tells of them: how likely the query is with each in memory, or how much
+                attention the query's tokens pay to each, which takes one forward pass for all.
 
         Raises:
-            InvalidInputError: The query is empty, k is less than 1 or rerank less than 0.
+            InvalidInputError: The query is empty, k is less than 1, rerank less than 0, or ``rerank_by`` is
+                something else.
             FingerprintMismatch: The bank was made with another encoder, or is to be read by another model.
         """
         path = as_namespace(namespace)
@@ -342,6 +347,8 @@ class ExplicitBank(Bank):
         check_history(history)
         if not isinstance(rerank, int) or rerank < 0:
             raise InvalidInputError(f"rerank must be a whole number of at least 0, got {rerank!r}")
+        if rerank_by not in ("likelihood", "attention"):
+            raise InvalidInputError(f'rerank_by must be "likelihood" or "attention", got {rerank_by!r}')
         if not isinstance(query, str) or not query.strip():
             raise InvalidInputError(f"a query must be a string that is not empty, got {query!r}")
         row = self._store.bank()
@@ -352,15 +359,19 @@ class ExplicitBank(Bank):
         find = partial(self._search, words, vector, max(k, rerank), path, where)
         hits = find()
         if rerank and hits:
-            hits = read_found(hits, find=find, read=lambda found: self._reread(query, found, rerank))
+            hits = read_found(hits, find=find, read=lambda found: self._reread(query, found, rerank, rerank_by))
         return hits[:k]
 
-    def _reread(self, query: str, hits: Sequence[Hit], most: int) -> list[Hit]:
-        """Rank hits by their score and by what the model makes of the query when it has read the first of them."""
+    def _reread(self, query: str, hits: Sequence[Hit], most: int, by: str) -> list[Hit]:
+        """Rank hits by their score and by what the model makes of the query when it has the first of them."""
         read = hits[:most]
         self.compile(read, progress=False)
         records = self._records.read(self.compiler, [hit.id for hit in read], [None] * len(read))
-        scores = reread([hit.score for hit in hits], question_likelihood(self.compiler, records, query))
+        if by == "likelihood":
+            told = question_likelihood(self.compiler, records, query)
+        else:
+            told = [log(max(heed, _LEAST)) for heed in question_attention(self.compiler, records, query)]
+        scores = reread([hit.score for hit in hits], told)
         rescored = [replace(hit, score=score) for hit, score in zip(hits, scores, strict=True)]
         return sorted(rescored, key=lambda hit: -hit.score)
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from tests.contracts.bank import BOAT, CAKE, PUMP
-from trimem import ExplicitBank, InvalidInputError
+from trimem import ExplicitBank, InvalidInputError, LanguageModel
 from trimem.explicit import rereading
-from trimem.explicit.rereading import question_likelihood
+from trimem.explicit.rereading import question_attention, question_likelihood
 
 QUESTION = "the pump and the boat"
+KEPT = {"ladder": "barn", "silver spoon": "kitchen", "old map": "attic", "spare wheel": "garage"}
 
 
 def likelihood_of_text(bank: ExplicitBank, text: str, question: str) -> float:
@@ -55,6 +58,25 @@ def test_recall_reads_before_it_ranks(bank: ExplicitBank, monkeypatch: pytest.Mo
     assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
     assert bank.recall("pump", 1, namespace="a", rerank=2)[0].id == plain[1].id, "more are read than returned"
     assert bank.recall("pump", 1, namespace="nobody", rerank=2) == []
+
+
+def test_the_question_looks_at_what_it_repeats(smollm: LanguageModel, tmp_path: Path) -> None:
+    """The model's queries against memory keys find the one note that speaks of what is asked."""
+    notes = [f"The {thing} of the house is kept in the {place}." for thing, place in KEPT.items()]
+    with ExplicitBank.open(tmp_path / "bank", model=smollm) as bank:
+        bank.remember(notes, namespace="a", progress=False)
+        for thing, place in KEPT.items():
+            hits = bank.recall("where is it kept?", len(KEPT), namespace="a")
+            records = bank._records.read(bank.compiler, [hit.id for hit in hits], [None] * len(hits))
+            found = question_attention(bank.compiler, records, f"Where is the {thing} kept?")
+            assert place in hits[found.index(max(found))].text
+            (best,) = bank.recall(f"Where is the {thing} kept?", 1, namespace="a", rerank=4, rerank_by="attention")
+            assert place in best.text
+
+
+def test_a_wrong_way_to_rerank_is_refused(bank: ExplicitBank) -> None:
+    with pytest.raises(InvalidInputError, match="rerank_by"):
+        bank.recall("pump", namespace="a", rerank=2, rerank_by="magic")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("rerank", [-1, 1.5, "2"])
