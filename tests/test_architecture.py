@@ -31,6 +31,7 @@ ALLOWED = {
     "store": LEAVES,
     "bank": FOUNDATION,
     "explicit": FOUNDATION | {"bank"},
+    "resonance": FOUNDATION | {"bank"},
     "console": {"errors"},
     "bench": FOUNDATION | {"bank", "explicit", "resonance", "transit", "console"},
     "demo": FOUNDATION | {"bank", "explicit", "resonance", "transit", "bench"},
