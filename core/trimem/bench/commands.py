@@ -198,11 +198,11 @@ def bench_recall(
     plot: PlotOption = None,
 ) -> None:
     """Search by words, by vectors, by both and by rereading: what is found, how often, how fast."""
-    from trimem.bench.recall import SYSTEMS, plot_recall, run
+    from trimem.bench.recall import DEFAULT, plot_recall, run
     from trimem.lm.load import load_model
 
     quiet()
-    result = run(data, lm=load_model(model), format=format, n=n, seed=seed, names=system or SYSTEMS)
+    result = run(data, lm=load_model(model), format=format, n=n, seed=seed, names=system or DEFAULT)
     _write(result, json_path)
     if plot is not None:
         plot_recall(result, plot)

@@ -20,9 +20,10 @@ from trimem.bench.squad import load_squad
 from trimem.bench.systems import ExplicitMemory
 from trimem.bench.trials import LEAD, found, search
 from trimem.drawing import new_figure
-from trimem.errors import InvalidInputError
+from trimem.errors import CalibrationNotFoundError, InvalidInputError
 from trimem.explicit.attribution import citations
 from trimem.explicit.bank import ExplicitBank
+from trimem.explicit.calibration import calibration_of
 from trimem.explicit.read_config import READ_CONFIGS, ReadConfig
 from trimem.lm.model import LanguageModel
 from trimem.progress import track
@@ -157,7 +158,7 @@ def run(
             asked = [(question, search(bank, question, refs, NAMESPACE).hits) for question in questions]
             bank.compile([hit for _, hits in asked for hit in hits], progress=progress)
             exchanged = _exchange(bank, questions, refs, new_tokens, progress)
-            cited = [_citations(bank, asked, name, progress) for name in READ_CONFIGS]
+            cited = [_citations(bank, asked, name, progress) for name in _readable(lm)]
         tiers = _tiers(Path(folder), lm, encoder, asked, refs, progress)
         among = [
             _among(Path(folder) / f"bank{count}", lm, encoder, asked[:5], count, corpus, refs, seed, progress)
@@ -299,6 +300,15 @@ def _make_up(
                 group.append((Document(f"made up {i}", text, {}), [slot]))
             store.put((NAMESPACE,), group)
             advance(size)
+
+
+def _readable(lm: LanguageModel) -> list[str]:
+    """Return the names of the ways to read that the model has the calibration for."""
+    try:
+        calibration_of(lm)
+    except CalibrationNotFoundError:
+        return [name for name, read in READ_CONFIGS.items() if read.heads == "all"]
+    return list(READ_CONFIGS)
 
 
 def _citations(

@@ -342,6 +342,30 @@ def test_calibrate_is_found_by_banks(
     assert json.loads((tmp_path / "own.json").read_text())["copy_score"] == made["copy_score"]
 
 
+def test_bench_serving_writes_its_contract(tmp_path: Path, model: str) -> None:
+    paragraphs = [
+        {"context": text, "qas": [{"question": question, "answers": [{"text": answer}]}]}
+        for text, question, answer in (
+            (PUMP, "At which pressure does the pump run?", "nine bar"),
+            (BOAT, "When does the boat leave?", "Tuesday"),
+        )
+    ]
+    data, out, plot = tmp_path / "squad.json", tmp_path / "out.json", tmp_path / "plot.png"
+    data.write_text(json.dumps({"data": [{"paragraphs": paragraphs}]}))
+    arguments = ("--data", str(data), "--model", model, "--json", str(out), "--refs", "2", "--n", "2")
+    sized = ("--new-tokens", "70", "--slots", "2", "--slots", "300", "--plot", str(plot))
+    said = trimem("bench", "serving", *arguments, *sized).stdout
+    result = json.loads(out.read_text())
+    assert [row["tier"] for row in result["tiers"]] == ["warm", "disk", "text", "compile"]
+    assert all(0 < row["load_ms_p50"] < row["ttft_ms_p50"] for row in result["tiers"])
+    assert [row["every"] for row in result["exchange"]] == [None, 64]
+    assert [row["slots"] for row in result["slots"]] == [2, 300]
+    assert [(row["read"], row["n"]) for row in result["citations"]] == [("dense", 2)]
+    assert "ttft_ms_p50" in said
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    assert "at least 2" in trimem("bench", "serving", *arguments, "--new-tokens", "1", code=1).stderr
+
+
 def test_bench_recall_writes_its_contract(tmp_path: Path, model: str) -> None:
     paragraphs = [
         {"context": text, "qas": [{"question": question, "answers": [{"text": "x"}]}]}
