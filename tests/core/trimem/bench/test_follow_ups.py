@@ -33,9 +33,9 @@ def test_following_finds_what_the_question_alone_does_not(
     tmp_path: Path, smollm: LanguageModel, encoder: Encoder
 ) -> None:
     with ExplicitBank.open(tmp_path, model=smollm, encoder=encoder) as bank:
-        pages = _pages()
-        bank.remember(list(pages.values()), namespace=NAMESPACE, ids=list(pages), compile=False)
         asked = follow_ups()[::2]
+        pages = {one.page: _pages()[one.page] for one in asked}
+        bank.remember(list(pages.values()), namespace=NAMESPACE, ids=list(pages), compile=False)
         wordy = [_wordy(bank, one) for one in asked]
         store = MetadataStore(tmp_path / DATABASE)
         alone, short, long = (
