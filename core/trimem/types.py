@@ -158,7 +158,7 @@ class Hit:
         slot: What was found.
         score: How well it matches the query, in [0, 1], comparable within one result only.
         attention: Share of the attention mass that the answer paid to this slot among all slots
-            it read, in [0, 1]; None where nothing was generated.
+            it read, in [0, 1]; None where nothing was generated, or where its text was read instead.
     """
 
     slot: Slot
@@ -256,14 +256,14 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class CacheStats:
-    """What is held in memory of what lies on the disk.
+    """What one tier holds of the tier below it.
 
     Attributes:
         records: Records held.
         bytes: Bytes they take.
         limit: Most bytes that may be held.
-        hits: Reads that were served from memory since the bank was opened.
-        misses: Reads that went to the disk.
+        hits: Reads that it served since the bank was opened.
+        misses: Reads that went further down.
     """
 
     records: int
@@ -285,7 +285,8 @@ class BankStats:
         tensor_bytes: Bytes of all tensor files counted.
         database_bytes: Bytes of the whole database with its indexes, whatever the namespace.
         namespaces: Number of slots by namespace.
-        cache: Of this open bank; None where one namespace is asked for.
+        cache: What this open bank holds in memory; None where one namespace is asked for.
+        device_cache: What it holds on the model's device, where that is not the CPU; likewise.
     """
 
     documents: int
@@ -296,6 +297,7 @@ class BankStats:
     database_bytes: int
     namespaces: Mapping[Namespace, int]
     cache: CacheStats | None = None
+    device_cache: CacheStats | None = None
 
 
 @dataclass(frozen=True, slots=True)

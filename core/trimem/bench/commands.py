@@ -66,14 +66,14 @@ def bench_explicit(
     _write(result, json_path)
     if plot is not None:
         plot_explicit(result, plot)
-    out.print(_rows(result["rows"]))
+    _print(result["rows"])
     for part in result.get("categories", ()):
         out.print(
             f"\n{part['category']}, {part['n']} questions, recall@{refs} {part['recall_at_k']:.3f}", highlight=False
         )
-        out.print(_rows(part["rows"]))
+        _print(part["rows"])
     if result["lengths"]:
-        out.print(_rows(result["lengths"]))
+        _print(result["lengths"])
     out.print(f"recall@{refs} {result['recall_at_k']:.3f} over {result['paragraphs']} paragraphs", highlight=False)
 
 
@@ -99,7 +99,7 @@ def bench_needle(
     _write(result, json_path)
     if plot is not None:
         plot_needle(result, plot)
-    out.print(_rows(result["rows"]))
+    _print(result["rows"])
 
 
 @bench.command("hops")
@@ -132,7 +132,7 @@ def bench_hops(
     _write(result, json_path)
     if plot is not None:
         plot_hops(result, plot)
-    out.print(_rows(result["rows"]))
+    _print(result["rows"])
 
 
 @bench.command("follow-ups")
@@ -149,8 +149,8 @@ def bench_follow_ups(
     quiet()
     result = run(lm=load_model(model), refs=refs)
     _write(result, json_path)
-    out.print(_rows(result["rows"]))
-    out.print(_rows(result["reading"]))
+    _print(result["rows"])
+    _print(result["reading"])
 
 
 @bench.command("selection")
@@ -206,25 +206,55 @@ def bench_recall(
     _write(result, json_path)
     if plot is not None:
         plot_recall(result, plot)
-    out.print(_rows(result["rows"]))
+    _print(result["rows"])
     if result["differences"]:
-        out.print(_rows(result["differences"]))
+        _print(result["differences"])
 
 
-def _rows(rows: list[dict[str, Any]]) -> Table:
-    """Return rows of a benchmark as a table, blank where nothing was measured."""
-    table = Table(box=None)
+@bench.command("serving")
+@errors_said
+def bench_serving(
+    data: Annotated[Path, typer.Option("--data", help="A file in SQuAD's format.")],
+    json_path: ResultOption,
+    refs: RefsOption = 5,
+    n: Annotated[int, typer.Option("--n", help="Questions.")] = 10,
+    new_tokens: Annotated[int, typer.Option("--new-tokens", help="Of answers whose speed is taken.")] = 128,
+    slots: Annotated[
+        list[int] | None, typer.Option("--slots", help="Among how many to search; repeatable. [default: 10, 100000]")
+    ] = None,
+    model: ModelOption = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of the draw of questions.")] = 0,
+    plot: PlotOption = None,
+) -> None:
+    """Time memory from each tier, exchanged while speaking, among many slots; check the citations."""
+    from trimem.bench.serving import SLOTS, plot_serving, run
+    from trimem.lm.load import load_model
+
+    quiet()
+    lm = load_model(model)
+    result = run(data, lm=lm, refs=refs, n=n, new_tokens=new_tokens, slots=slots or SLOTS, seed=seed)
+    _write(result, json_path)
+    if plot is not None:
+        plot_serving(result, plot)
+    for measured in ("tiers", "exchange", "slots", "citations"):
+        _print(result[measured])
+
+
+def _print(rows: list[dict[str, Any]]) -> None:
+    """Print rows of a benchmark as a table, blank where nothing was measured."""
+    table = Table(box=None, padding=(0, 1, 0, 0))
     for i, name in enumerate(rows[0]):
         table.add_column(name, overflow="fold", no_wrap=i == 0)
     for row in rows:
         table.add_row(*(_cell(value) for value in row.values()))
-    return table
+    out.print(table, width=None if out.is_terminal else 200)
 
 
 def _cell(value: str | float | None) -> str:
+    """Show a number with about four digits."""
     if value is None or isinstance(value, str):
         return value or ""
-    return f"{value:,}" if isinstance(value, int) else f"{value:,.3f}"
+    return f"{value:,.{0 if isinstance(value, int) or value >= 1000 else 1 if value >= 10 else 3}f}"
 
 
 def _write(result: Mapping[str, Any], path: Path) -> None:

@@ -33,11 +33,15 @@ class Answering:
         recall: Finds hits.
         follow: Finds those for a question, followed back to what was said before it; called at once.
         attach: Attaches hits to the model.
+        cold: Tells which hits the prompt is to hold as text; not asked where a question is read in pieces.
         question: The question.
         history: What was said before it.
         max_new_tokens: Most tokens of the answer.
         exchange: Every so many new tokens, what they find is read instead; None never.
         options: Passed to transformers' ``generate``.
+
+    Attributes:
+        as_text: The hits that the prompt holds.
     """
 
     def __init__(
@@ -46,6 +50,7 @@ class Answering:
         recall: Callable[[str], Sequence[Hit]],
         follow: Callable[[str], Sequence[Hit]],
         attach: Callable[[Sequence[Hit]], AbstractContextManager[Reading]],
+        cold: Callable[[Sequence[Hit]], Sequence[Hit]],
         question: str,
         history: Sequence[Message],
         max_new_tokens: int,
@@ -62,7 +67,10 @@ class Answering:
         self._prompt = compiler.question(question, history)
         self._starts = starts(len(self._prompt), exchange)
         self._find = partial(found_by_each, compiler.lm, question, self._prompt, self._starts, recall, follow)
-        self._found = self._find()
+        *earlier, found = self._find()
+        self.as_text = () if earlier else tuple(cold(found))
+        self._prompt[:0] = [token for hit in reversed(self.as_text) for token in compiler.reference(hit.text)]
+        self._found = [*earlier, tuple(hit for hit in found if hit not in self.as_text)]
         self._searched = time.perf_counter()
 
     def speak(self, on_text: Callable[[str], None] | None = None, stop: Callable[[], bool] | None = None) -> Answer:
@@ -80,9 +88,12 @@ class Answering:
                 on_token=partial(self._after_token, reading),
                 **self._options,
             )
+        hits = reading.attended()
+        if self.as_text:
+            hits = tuple(sorted((*hits, *self.as_text), key=lambda hit: -hit.score))
         return Answer(
             generation.text.strip(),
-            reading.attended(),
+            hits,
             Timings(
                 search=self._searched - self._started,
                 load=loaded - begun,

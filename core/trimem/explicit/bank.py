@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -22,6 +23,7 @@ from trimem.errors import (
     SlotNotFoundError,
 )
 from trimem.explicit.answering import Answering, read_found
+from trimem.explicit.background import Background
 from trimem.explicit.batch import Batch
 from trimem.explicit.cache import RecordCache
 from trimem.explicit.compiler import Compiler
@@ -80,6 +82,7 @@ class ExplicitBank(Bank):
         encoder: Encoder,
         config: ExplicitConfig | None,
         cache_bytes: int,
+        device_cache_bytes: int,
         clock: Callable[[], datetime],
     ) -> None:
         self.folder = folder
@@ -87,7 +90,10 @@ class ExplicitBank(Bank):
         self._given_config = config
         self._encoder = encoder
         self._store = MetadataStore(folder / DATABASE, clock)
-        self._records = Records(TensorStore(folder / TENSORS), RecordCache(cache_bytes))
+        self._records = Records(
+            TensorStore(folder / TENSORS), RecordCache(cache_bytes), RecordCache(device_cache_bytes)
+        )
+        self._background = Background()
         self._search = HybridSearch(self._store.reader)
         self._clock = clock
         self._lock = RLock()
@@ -102,6 +108,7 @@ class ExplicitBank(Bank):
         config: ExplicitConfig | None = None,
         create: bool = True,
         cache_bytes: int = CACHE_BYTES,
+        device_cache_bytes: int = CACHE_BYTES,
         clock: Callable[[], datetime] = utc_now,
     ) -> ExplicitBank:
         """Open the bank in a folder, or make a new one there.
@@ -114,8 +121,9 @@ class ExplicitBank(Bank):
             encoder: What finds slots by meaning; see :func:`trimem.text.encoders.as_encoder`.
             config: How to compile; None is what the bank has, and for a new one the defaults.
             create: Whether to make a bank where there is none.
-            cache_bytes: Most bytes of decoded key-values that are kept in memory, on the model's device;
-                what was read least lately goes first.
+            cache_bytes: Most bytes of decoded key-values that are kept in memory; what was read least
+                lately goes first.
+            device_cache_bytes: The same on the model's device, where that is not the CPU.
             clock: Tells the moment that rows are stamped with.
 
         Raises:
@@ -131,7 +139,7 @@ class ExplicitBank(Bank):
             if not create:
                 raise BankNotFoundError(f"there is no bank in {folder}; remember something there first")
             folder.mkdir(parents=True, exist_ok=True)
-        bank = cls(folder, model, as_encoder(encoder), config, cache_bytes, clock)
+        bank = cls(folder, model, as_encoder(encoder), config, cache_bytes, device_cache_bytes, clock)
         try:
             row = bank._store.bank()
             if row is not None:
@@ -147,6 +155,7 @@ class ExplicitBank(Bank):
         return f"ExplicitBank({str(self.folder)!r})"
 
     def close(self) -> None:
+        self._background.close()
         self._search.close()
         self._store.close()
 
@@ -439,6 +448,43 @@ class ExplicitBank(Bank):
                 self._records.delete([slot for slot in sizes if slot not in held])  # forgotten meanwhile
         return len(cold)
 
+    def prefetch(
+        self,
+        query: str,
+        *,
+        namespace: str | Sequence[str],
+        k: int = 5,
+        where: Mapping[str, Any] | None = None,
+        read: ReadConfig | str = "dense",
+    ) -> Future[int]:
+        """Find and load in the background what a question will read: while it is still typed, say.
+
+        What is not compiled yet is compiled.
+
+        Args:
+            query: What is known of the question.
+            namespace: Whose memory to read, and below.
+            k: How many slots at most.
+            where: Filter on metadata, as in :meth:`recall`.
+            read: How the slots will be read, as in :meth:`attach`.
+
+        Returns:
+            How many slots are now in memory, in the future; or its error. Nobody needs to wait for it.
+        """
+        how = as_read_config(read)
+
+        def load() -> int:
+            hits = self.recall(query, k, namespace=namespace, where=where)
+            self.compile(hits, progress=False)
+            return len(self._records.read(self.compiler, [hit.id for hit in hits], tokens_per_hit(hits, how.density)))
+
+        return self._background.submit(load)
+
+    def _cold(self, hits: Sequence[Hit]) -> list[Hit]:
+        """Return those hits that are not compiled."""
+        missing = set(self._records.missing(hit.id for hit in hits))
+        return [hit for hit in hits if hit.id in missing]
+
     def _check_held(self, ids: Sequence[SlotId]) -> None:
         held = {slot.id for slot in self._store.slots(ids)}
         if gone := [slot for slot in ids if slot not in held]:
@@ -461,6 +507,7 @@ class ExplicitBank(Bank):
         history: Sequence[Message] = (),
         max_new_tokens: int = 128,
         read: ReadConfig | str = "dense",
+        cold: Literal["compile", "text"] = "compile",
         stream: Literal[False] = False,
         **options: Any,
     ) -> Answer: ...
@@ -476,6 +523,7 @@ class ExplicitBank(Bank):
         history: Sequence[Message] = (),
         max_new_tokens: int = 128,
         read: ReadConfig | str = "dense",
+        cold: Literal["compile", "text"] = "compile",
         stream: Literal[True],
         **options: Any,
     ) -> AnswerStream: ...
@@ -490,6 +538,7 @@ class ExplicitBank(Bank):
         history: Sequence[Message] = (),
         max_new_tokens: int = 128,
         read: ReadConfig | str = "dense",
+        cold: Literal["compile", "text"] = "compile",
         stream: bool = False,
         **options: Any,
     ) -> Answer | AnswerStream:
@@ -507,13 +556,17 @@ class ExplicitBank(Bank):
                 and "the other one" are understood from it, in the search and by the model.
             max_new_tokens: Most tokens of the answer.
             read: How the slots are read, as in :meth:`attach`.
+            cold: What to do with slots that are not compiled yet: ``"compile"`` them first, or put their
+                ``"text"`` into the prompt and compile them in the background after the answer.
             stream: True returns the answer as it is spoken.
             options: Passed to transformers' ``generate``; greedy by default.
 
         Raises:
             ContextLengthError: Memory, question and answer do not fit the model's context.
-            InvalidInputError: The question is empty or k is less than 1.
+            InvalidInputError: The question is empty, k is less than 1, or ``cold`` is something else.
         """
+        if cold not in ("compile", "text"):
+            raise InvalidInputError(f'cold must be "compile" or "text", got {cold!r}')
         how = as_read_config(read)
         find = partial(self.recall, k=k, namespace=namespace, where=where)
         answering = Answering(
@@ -521,13 +574,21 @@ class ExplicitBank(Bank):
             find,
             partial(find, history=check_history(history)),
             lambda hits: self.attach(hits=hits, read=how),
+            self._cold if cold == "text" else lambda _: (),
             question,
             history,
             max_new_tokens,
             how.exchange,
             options,
         )
-        return AnswerStream(answering.speak) if stream else answering.speak()
+
+        def speak(on_text: Callable[[str], None] | None = None, stop: Callable[[], bool] | None = None) -> Answer:
+            answer = answering.speak(on_text, stop)
+            if answering.as_text:
+                self._background.submit(partial(self.compile, answering.as_text, progress=False))
+            return answer
+
+        return AnswerStream(speak) if stream else speak()
 
     def ask_many(
         self,
@@ -588,8 +649,10 @@ class ExplicitBank(Bank):
         if namespace is not None:
             return self._store.stats(as_namespace(namespace))
         stats = self._store.stats(None)
+        memory, device = self._records.cache_stats()
         return replace(
             stats,
             tensor_bytes=stats.tensor_bytes + self._records.codebook_bytes(),
-            cache=self._records.cache_stats(),
+            cache=memory,
+            device_cache=device,
         )

@@ -26,14 +26,19 @@ TRAINING_ROWS = 40_000
 class Records:
     """The records of a bank, which can all be made again from the texts of their slots.
 
+    They lie in up to three tiers: files, which are memory-mapped; decoded in memory; and, where the model
+    is elsewhere, decoded on its device.
+
     Args:
         tensors: Where they lie.
-        cache: Holds those that were read lately, on the model's device.
+        memory: Holds those that were read lately, decoded.
+        device: Holds those that were read last, on the model's device; idle where that is the CPU.
     """
 
-    def __init__(self, tensors: TensorStore, cache: RecordCache) -> None:
+    def __init__(self, tensors: TensorStore, memory: RecordCache, device: RecordCache) -> None:
         self._tensors = tensors
-        self._cache = cache
+        self._memory = memory
+        self._device = device
         self._trained: ProductQuantization | None = None
 
     def compile(
@@ -66,9 +71,9 @@ class Records:
         return [slot for slot in slots if not self._tensors.exists(slot)]
 
     def read(self, compiler: Compiler, slots: Sequence[SlotId], most: Sequence[int | None]) -> list[Record]:
-        """Read the best tokens of records, from memory if they are held there, else from the disk.
+        """Read the best tokens of records from the nearest tier that has them, and keep them in those above.
 
-        Files are memory-mapped: what is not asked for is not loaded.
+        What is not asked for is not loaded from a file.
 
         Args:
             compiler: Of the bank's model.
@@ -78,22 +83,17 @@ class Records:
         Raises:
             CorruptTensorError: One cannot be read.
         """
-        records = []
-        for slot, tokens in zip(slots, most, strict=True):
-            record = self._cache.get(slot, tokens)
-            if record is None:
-                record = self._read(compiler, slot, tokens).to(compiler.lm.device)
-                self._cache.put(slot, tokens, record)
-            records.append(record)
-        return records
+        return [self._load(compiler, slot, tokens) for slot, tokens in zip(slots, most, strict=True)]
 
     def delete(self, slots: Collection[SlotId]) -> tuple[int, int]:
         """Remove records and return how many there were and their bytes."""
-        self._cache.drop(slots)
+        for tier in (self._device, self._memory):
+            tier.drop(slots)
         return self._tensors.delete(slots)
 
-    def cache_stats(self) -> CacheStats:
-        return self._cache.stats()
+    def cache_stats(self) -> tuple[CacheStats, CacheStats]:
+        """Return what is held in memory and on the model's device."""
+        return self._memory.stats(), self._device.stats()
 
     def codebook_bytes(self) -> int:
         """Return the bytes of the codebooks that the records are decoded with; 0 if there are none."""
@@ -110,6 +110,20 @@ class Records:
                 self._tensors.write(CODEBOOK, ProductQuantization.train(key[drawn], value[drawn]).to_tensors(), {})
             self._trained = ProductQuantization.from_tensors(self._tensors.read(CODEBOOK))
         return self._trained
+
+    def _load(self, compiler: Compiler, slot: SlotId, most: int | None) -> Record:
+        device = compiler.lm.device
+        elsewhere = device.type != "cpu"
+        if elsewhere and (record := self._device.get(slot, most)) is not None:
+            return record
+        record = self._memory.get(slot, most)
+        if record is None:
+            record = self._read(compiler, slot, most)
+            self._memory.put(slot, most, record)
+        if elsewhere:
+            record = record.to(device)
+            self._device.put(slot, most, record)
+        return record
 
     def _read(self, compiler: Compiler, slot: SlotId, most: int | None) -> Record:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,73 @@ def test_a_bank_larger_than_its_cache_reads_the_same(
             assert stats.bytes <= limit
             assert (stats.hits > 0) is (limit > 0)
     assert said[0] == said[1]
+
+
+def test_what_was_fetched_before_is_not_read_again(bank: ExplicitBank) -> None:
+    bank.remember([PUMP, BOAT, CAKE], namespace="a", compile=False)
+    assert bank.prefetch("pump", namespace="a", k=2).result() == 2
+    held = bank.stats().cache
+    assert bank.stats().compiled == 2
+    assert held is not None
+    answer = bank.ask("pump", namespace="a", k=2, max_new_tokens=1)
+    after = bank.stats().cache
+    assert after is not None
+    assert len(answer.hits) == 2
+    assert (after.hits - held.hits, after.misses - held.misses) == (2, 0)
+    bank.close()
+    assert bank.prefetch("pump", namespace="a", k=1).result() == 1, "a closed bank opens again when it is used"
+    with pytest.raises(InvalidInputError, match="number of hits"):
+        bank.prefetch("pump", namespace="a", k=0).result()
+
+
+def test_text_serves_until_it_is_compiled(bank: ExplicitBank) -> None:
+    """What is not compiled is read as text: the same words in the same order, so the same answer."""
+    bank.remember([PUMP, BOAT, CAKE], namespace="a", compile=False)
+    ask = partial(bank.ask, "the pump and the boat", namespace="a", k=2, max_new_tokens=8)
+    first = ask(cold="text")
+    assert (first.memory_tokens, first.citations) == (bank.compiler.prefix.tokens, ())
+    assert [hit.attention for hit in first.hits] == [None, None]
+    bank.prefetch("pump", namespace="a", k=1).result()  # comes after the compilation that the answer began
+    assert bank.stats().compiled == 2
+    second = ask(cold="text")
+    assert second.prompt_tokens == first.prompt_tokens - sum(hit.slot.tokens for hit in first.hits)
+    assert all(hit.attention for hit in second.hits)
+    assert [hit.id for hit in second.hits] == [hit.id for hit in first.hits]
+    mixed = bank.ask("the cake, the pump", namespace="a", k=3, max_new_tokens=8, cold="text", stream=True).answer
+    assert {hit.text: hit.attention is None for hit in mixed.hits} == {PUMP: False, BOAT: False, CAKE: True}
+    assert {citation.hit.text for citation in mixed.citations} == {PUMP, BOAT}
+    with pytest.raises(InvalidInputError, match="cold must"):
+        ask(cold="lukewarm")
+
+
+def test_one_text_reads_as_its_memory(bank: ExplicitBank) -> None:
+    """With one reference, text and memory are the same computation, so the same is said."""
+    bank.remember(PUMP, namespace="a", compile=False)
+    ask = partial(bank.ask, "which colour has the pump?", namespace="a", k=1, max_new_tokens=8, min_new_tokens=8)
+    assert ask(cold="text").text == ask(cold="compile").text
+
+
+def test_a_device_keeps_what_it_read(bank: ExplicitBank, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch's device without storage stands for one of its own: what comes from it was not read again."""
+    bank.remember([PUMP, BOAT], namespace="a")
+    ids = [hit.id for hit in bank.recall("pump", 2, namespace="a")]
+    compiler, records = bank.compiler, bank._records
+    on_cpu = records.read(compiler, ids, [None, 2])
+    monkeypatch.setattr(type(compiler.lm), "device", torch.device("meta"))
+    for _ in range(2):
+        read = records.read(compiler, ids, [None, 2])
+        assert [record.key.shape for record in read] == [record.key.shape for record in on_cpu]
+        assert all(record.key.device.type == "meta" for record in read)
+    stats = bank.stats()
+    assert stats.cache is not None
+    assert stats.device_cache is not None
+    assert (stats.cache.hits, stats.cache.misses) == (2, 2)
+    assert (stats.device_cache.hits, stats.device_cache.misses, stats.device_cache.records) == (2, 2, 2)
+    assert stats.device_cache.bytes == stats.cache.bytes
+    bank.forget(namespace="a")
+    left = bank.stats().device_cache
+    assert left is not None
+    assert left.records == 0
 
 
 def test_what_was_forgotten_is_not_held(bank: ExplicitBank) -> None:
