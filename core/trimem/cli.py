@@ -7,8 +7,9 @@ exit with 1 when a file that should have been readable was not; everything else 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -45,8 +46,14 @@ app.add_typer(bench)
 app.command()(sync)
 
 WhereOption = Annotated[
-    list[str] | None, typer.Option("--where", metavar="KEY=VALUE", help="Only slots with this metadata.")
+    list[str] | None,
+    typer.Option(
+        "--where", metavar="KEY=VALUE", help="Only slots with this metadata; also KEY>=VALUE, >, <= and <; repeatable."
+    ),
 ]
+
+_COMPARISONS = {">=": "$gte", "<=": "$lte", ">": "$gt", "<": "$lt"}
+_CONDITION = re.compile(r"([^=<>]+)(>=|<=|=|>|<)(.*)", re.DOTALL)
 
 
 @app.command()
@@ -355,17 +362,23 @@ def _open(bank: Path, model: str | None = None, *, create: bool = False) -> Iter
         yield opened
 
 
-def _where(pairs: list[str] | None) -> dict[str, Any] | None:
-    where: dict[str, Any] = {}
-    for pair in pairs or ():
-        key, equals, value = pair.partition("=")
-        if not equals or not key:
-            raise InvalidInputError(f"--where takes KEY=VALUE, got {pair!r}")
-        try:
-            where[key] = json.loads(value)
-        except ValueError:
-            where[key] = value
-    return where or None
+def _where(conditions: list[str] | None) -> dict[str, Any] | None:
+    equal: dict[str, Any] = {}
+    bounds: dict[str, dict[str, Any]] = {}
+    for condition in conditions or ():
+        told = _CONDITION.fullmatch(condition)
+        if told is None:
+            raise InvalidInputError(f"--where takes KEY=VALUE, or >=, >, <= or < for =, got {condition!r}")
+        key, sign, value = told.groups()
+        with suppress(ValueError):  # of a string without quotation marks
+            value = json.loads(value)
+        if sign == "=":
+            equal[key] = value
+        else:
+            bounds.setdefault(key, {})[_COMPARISONS[sign]] = value
+    if twice := equal.keys() & bounds.keys():
+        raise InvalidInputError(f"--where gives {', '.join(sorted(twice))} a value and bounds: give one of them")
+    return {**equal, **bounds} or None
 
 
 def _hit(hit: Hit) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from trimem.errors import InvalidInputError
+from trimem.types import Metadata
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,7 @@ class Corpus:
     Attributes:
         passages: What can be read.
         questions: What is asked.
+        metadata: What is stored beside each passage; None is nothing.
 
     Raises:
         InvalidInputError: A question has no answer, or names no passage or one that is not there.
@@ -42,6 +44,7 @@ class Corpus:
 
     passages: list[str]
     questions: list[Question]
+    metadata: list[Metadata] | None = None
 
     def __post_init__(self) -> None:
         for question in self.questions:

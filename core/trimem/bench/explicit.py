@@ -154,8 +154,10 @@ def run(
         folder = bank_folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="trimem-bench-")))
         bank = stack.enter_context(ExplicitBank.open(folder / "float16", model=lm))
         for i in {i for i, _ in drawn}:
-            keys = [str(key) for key in range(len(corpora[i].passages))]
-            bank.remember(corpora[i].passages, namespace=_of(i), ids=keys, compile=False, progress=progress)
+            told, keys = corpora[i], [str(key) for key in range(len(corpora[i].passages))]
+            bank.remember(
+                told.passages, namespace=_of(i), metadata=told.metadata, ids=keys, compile=False, progress=progress
+            )
         bank.recall("warm up", 1, namespace=NAMESPACE)
         trials = [search(bank, question, refs, _of(i)) for i, question in drawn]
         by_refs = {k: [search(bank, q, k, _of(i)) for i, q in drawn[:QUESTIONS]] for k in sorted(set(lengths))}

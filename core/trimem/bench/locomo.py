@@ -1,7 +1,7 @@
 """Questions about long conversations: LoCoMo's file format (Maharana et al., arXiv 2402.17753).
 
-A passage is one turn, as a bank remembers it; what must be read for a question is the turns that its
-authors name as evidence.
+A passage is one turn, as a bank remembers it, with speaker and time beside it; what must be read for a
+question is the turns that its authors name as evidence.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def _corpus(sample: Mapping[str, Any]) -> Corpus:
             passages = tuple(order[name] for name in evidence)
             category = CATEGORIES[asked["category"]]
             questions.append(Question(asked["question"], (str(asked["answer"]),), passages, category, literal=False))
-    return Corpus([turn.said for turn in turns.values()], questions)
+    return Corpus([turn.said for turn in turns.values()], questions, [turn.metadata for turn in turns.values()])
 
 
 def _text(turn: Mapping[str, Any]) -> str:

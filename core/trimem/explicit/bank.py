@@ -359,7 +359,7 @@ class ExplicitBank(Bank):
         find = partial(self._search, words, vector, max(k, rerank), path, where)
         hits = find()
         if rerank and hits:
-            hits = read_found(hits, find=find, read=lambda found: self._reread(query, found, rerank, rerank_by))
+            hits = read_found(hits, find=find, read=lambda found: self._reread(words, found, rerank, rerank_by))
         return hits[:k]
 
     def _reread(self, query: str, hits: Sequence[Hit], most: int, by: str) -> list[Hit]:
@@ -642,6 +642,14 @@ class ExplicitBank(Bank):
         ]
         batch = Batch(self.compiler, asked, partial(self._place, self.compiler, how), how)
         return batch.speak(max_new_tokens, options)
+
+    async def aremember(self, texts: str | Turn | Sequence[str | Turn], **kwargs: Any) -> list[SlotId]:
+        """:meth:`remember`, off the event loop."""
+        return await asyncio.to_thread(lambda: self.remember(texts, **kwargs))
+
+    async def arecall(self, query: str, k: int = 4, **kwargs: Any) -> list[Hit]:
+        """:meth:`recall`, off the event loop."""
+        return await asyncio.to_thread(lambda: self.recall(query, k, **kwargs))
 
     async def aask(self, question: str, **kwargs: Any) -> Answer:
         """:meth:`ask`, off the event loop."""

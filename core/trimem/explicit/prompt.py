@@ -89,8 +89,10 @@ def _formats(lm: LanguageModel, instruction: str, history: Sequence[Message]) ->
     """Return the formats with the references in the system message, and in the first message of the user."""
     notes = f"{instruction}{SEPARATOR}{_REFERENCES}"
     said = [*map(dict, history), {"role": "user", "content": _QUESTION}]
-    first = {"role": "user", "content": f"{notes}{said[0]['content']}"}
-    for messages in ([{"role": "system", "content": notes}, *said], [first, *said[1:]]):
+    ways = [[{"role": "system", "content": notes}, *said]]
+    if said[0]["role"] == "user":
+        ways.append([{"role": "user", "content": f"{notes}{said[0]['content']}"}, *said[1:]])
+    for messages in ways:
         try:
             rendered = _render(lm, messages)
         except TemplateError:

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from tests.contracts.bank import BOAT, CAKE, PUMP
-from trimem import LanguageModel
+from trimem import ExplicitBank, LanguageModel
 from trimem.cli import app
 from trimem.explicit.select import NAMES
 
@@ -96,7 +96,26 @@ def test_where_filters(docs: Path, bank: str, model: str) -> None:
     source = str(docs / "boat.txt")
     assert len(json_of("recall", "pump", *here(bank), "--where", f"source={source}")) == 1
     assert json_of("recall", "pump", *here(bank), "--where", "n=1") == []
-    assert "KEY=VALUE" in trimem("recall", "pump", *here(bank), "--where", "source", code=1).stderr
+    for wrong in ("source", "=x", ">=1", ""):
+        assert "KEY=VALUE" in trimem("recall", "pump", *here(bank), "--where", wrong, code=1).stderr
+
+
+def test_where_compares(bank: str, model: str) -> None:
+    with ExplicitBank.open(bank, model=model) as opened:
+        days = [{"time": f"2026-05-{day:02}", "n": day} for day in (1, 2, 3)]
+        opened.remember([PUMP, BOAT, CAKE], namespace="acme", metadata=days, compile=False)
+
+    def found(*conditions: str) -> set[str]:
+        where = [part for condition in conditions for part in ("--where", condition)]
+        return {hit["text"] for hit in json_of("recall", "pump", *here(bank, "acme"), *where)}
+
+    assert found("time>=2026-05-02") == found("time>2026-05-01T23:59:59Z") == {BOAT, CAKE}
+    assert found("time>=2026-05-02", "time<2026-05-03") == found("n>1", "n<=2") == {BOAT}
+    assert found('time={"$gte": "2026-05-02"}', "n=3") == {CAKE}
+    wrong = trimem("recall", "pump", *here(bank, "acme"), "--where", "n=1", "--where", "n>1", code=1)
+    assert "gives n a value and bounds" in wrong.stderr
+    wrong = trimem("recall", "pump", *here(bank, "acme"), "--where", "time>=yesterday", code=1)
+    assert "ISO 8601" in wrong.stderr
 
 
 def test_files_that_cannot_be_read_are_named_and_the_rest_is_stored(docs: Path, bank: str, model: str) -> None:

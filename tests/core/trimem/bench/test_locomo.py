@@ -62,6 +62,11 @@ def test_a_conversation_is_a_corpus_of_turns(path: Path) -> None:
                 Question("In which year?", ("2023",), (2,), "single_hop", literal=False),
                 Question("Is Ben sad?", ("Likely not",), (1,), "open_domain", literal=False),
             ],
+            [
+                {"speaker": "Ada", "time": "2023-05-08T13:56:00"},
+                {"speaker": "Ben", "time": "2023-05-08T13:56:00"},
+                {"speaker": "Ben", "time": "2023-12-19T10:04:00"},
+            ],
         )
     ]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Thread
@@ -34,7 +34,10 @@ from trimem.bench.systems import ExplicitMemory, TextRag
 from trimem.errors import CalibrationNotFoundError
 from trimem.explicit.calibrate import calibrate
 from trimem.explicit.calibration import own_calibration, save
+from trimem.explicit.compiler import Compiler
 from trimem.explicit.read import moved
+from trimem.explicit.record import Record
+from trimem.explicit.rereading import question_likelihood
 from trimem.lm.attach import attach
 from trimem.text.encoders import Encoder
 
@@ -147,6 +150,36 @@ def test_a_question_is_followed_back_to_what_was_said(bank: ExplicitBank) -> Non
     for wrong in (["Where?"], [{"role": "system", "content": "x"}], [{"role": "user"}], [{"content": "x"}], "Where?"):
         with pytest.raises(InvalidInputError, match="history is a list of"):
             bank.ask(question, namespace="a", history=wrong)  # type: ignore[arg-type]
+
+
+def test_what_is_reranked_is_followed_back_too(bank: ExplicitBank, monkeypatch: pytest.MonkeyPatch) -> None:
+    bank.remember([PUMP, BOAT, CAKE], namespace="a")
+    read: list[str] = []
+
+    def likelihood(compiler: Compiler, records: Sequence[Record], question: str) -> list[float]:
+        read.append(question)
+        return question_likelihood(compiler, records, question)
+
+    monkeypatch.setattr("trimem.explicit.bank.question_likelihood", likelihood)
+    bank.recall("When is that?", 1, namespace="a", history=TALK, rerank=2)
+    bank.recall("When is that?", 1, namespace="a", rerank=2)
+    assert read == ["Where is the blue pump? When is that?", "When is that?"]
+
+
+def test_a_conversation_read_in_pieces_searches_for_the_question_with_its_history(bank: ExplicitBank) -> None:
+    bank.remember([PUMP, BOAT, CAKE], namespace="a")
+    question = "When is that?"
+    size = len(bank.compiler.question(question))
+    assert size < len(bank.compiler.question(question, TALK))
+    answer = bank.ask(question, namespace="a", k=1, history=TALK, max_new_tokens=2, read=ReadConfig(exchange=size))
+    assert answer.citations[0].hit.text == PUMP
+    assert answer.citations[0].share == pytest.approx(1)
+
+
+async def test_turns_and_history_off_the_event_loop(bank: ExplicitBank) -> None:
+    await bank.aremember([Turn("Ada", None, PUMP), BOAT, CAKE], namespace="a", compile=False)
+    (hit,) = await bank.arecall("When is that?", 1, namespace="a", history=TALK)
+    assert hit.slot.metadata == {"speaker": "Ada"}
 
 
 def test_with_history_one_reference_reads_as_its_text_does(exact: ExplicitBank) -> None:

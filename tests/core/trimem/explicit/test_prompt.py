@@ -89,7 +89,7 @@ def test_no_history_is_no_history(templated: Templated) -> None:
 def test_what_a_template_refuses_is_said(templated: Templated) -> None:
     lm = templated(TEMPLATES["no_system"])
     plain = prompt_format(lm, INSTRUCTION)
-    for wrong in (HISTORY[1:], HISTORY[:1], [HISTORY[0], HISTORY[0]]):
+    for wrong in (HISTORY[1:], HISTORY[:1], [HISTORY[0], HISTORY[0]], [HISTORY[1], HISTORY[1]]):
         with pytest.raises(InvalidInputError, match="must take turns"):
             followed(lm, INSTRUCTION, wrong, plain)
     with pytest.raises(InvalidInputError, match="must take turns"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -124,8 +125,11 @@ def test_large_files_are_refused_before_they_are_read(tmp_path: Path) -> None:
     for name, head in (("large.txt", b"word " * 2000), ("film.mp4", b"\0\1\2")):
         (tmp_path / name).write_bytes(head)
         os.truncate(tmp_path / name, 10**12)  # no disk holds it; what is not written takes no room
+    tracemalloc.start()
     with pytest.raises(FileTooLargeError, match=r"1,000,000.0 MB, and at most 16.0 MB are read.*max_bytes"):
         read_file(tmp_path / "large.txt")
+    assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    tracemalloc.stop()
     with pytest.raises(UnreadableFileError, match="binary"):
         read_file(tmp_path / "film.mp4")
     (tmp_path / "small.txt").write_text("12345")
