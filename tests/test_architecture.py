@@ -38,7 +38,9 @@ ALLOWED = {
     "cli_sync": FOUNDATION | {"bank", "explicit", "console"},
     "bench": FOUNDATION | {"bank", "explicit", "resonance", "transit", "console"},
     "demo": FOUNDATION | {"bank", "explicit", "resonance", "transit", "bench"},
-    "cli": FOUNDATION | {"bank", "explicit", "resonance", "transit", "bench", "demo", "console", "cli_sync"},
+    "cli_upkeep": FOUNDATION | {"bank", "explicit", "console"},
+    "cli": FOUNDATION
+    | {"bank", "explicit", "resonance", "transit", "bench", "demo", "console", "cli_sync", "cli_upkeep"},
 }
 
 

@@ -20,6 +20,7 @@ from rich.table import Table
 
 from trimem.bench.commands import bench
 from trimem.cli_sync import sync
+from trimem.cli_upkeep import compact, repair, verify
 from trimem.console import (
     BankOption,
     JsonOption,
@@ -43,7 +44,8 @@ app = typer.Typer(
     name="trimem", help="Memory that language models can really use.", no_args_is_help=True, add_completion=False
 )
 app.add_typer(bench)
-app.command()(sync)
+for command in (sync, verify, repair, compact):
+    app.command()(command)
 
 WhereOption = Annotated[
     list[str] | None,

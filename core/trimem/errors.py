@@ -18,7 +18,10 @@
     └── StoreError
         ├── BankNotFoundError              there is no bank at that place
         ├── SchemaVersionError             the bank was written by a newer trimem
-        └── CorruptTensorError             a tensor file cannot be read
+        ├── CorruptTensorError             tensors are not what was written
+        ├── CorruptDatabaseError           the database is not what was written
+        ├── DiskError                      the disk is full, read-only or failing
+        └── BankBusyError                  another process kept the bank to itself
 
 Each message says what was expected, what came, and what to do about it.
 """
@@ -89,4 +92,16 @@ class SchemaVersionError(StoreError):
 
 
 class CorruptTensorError(StoreError):
-    """A tensor file cannot be read."""
+    """Tensors are missing or not what was written."""
+
+
+class CorruptDatabaseError(StoreError):
+    """The database is not what was written."""
+
+
+class DiskError(StoreError):
+    """The disk is full, read-only or failing."""
+
+
+class BankBusyError(StoreError):
+    """Another process kept the bank to itself for longer than anyone should wait."""

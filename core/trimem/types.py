@@ -309,9 +309,10 @@ class ErasureReceipt:
         namespace: Where it took place.
         documents: Documents erased whole.
         slots: Ids of the slots erased.
-        records: Tensor files removed.
-        tensor_bytes: Bytes of those files.
+        records: How many of them had tensors.
+        tensor_bytes: Bytes of those.
         erased_at: When, in UTC.
+        reason: ``"forgotten"``, ``"expired"`` or ``"evicted"``.
     """
 
     id: str
@@ -321,6 +322,7 @@ class ErasureReceipt:
     records: int
     tensor_bytes: int
     erased_at: datetime
+    reason: str = "forgotten"
 
 
 @dataclass(frozen=True, slots=True)
@@ -357,3 +359,74 @@ class SyncReport:
     removed: tuple[str, ...]
     unchanged: tuple[str, ...] = field(repr=False)
     skipped: tuple[Unreadable, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something in a bank that is not as it was written.
+
+    Attributes:
+        kind: ``"database"``, ``"bank"``, ``"document"``, ``"slot"``, ``"index"``, ``"shard"`` or ``"stray"``.
+        where: Which: a file, or the namespace and key of a document.
+        what: What is wrong with it.
+        slots: The slots it costs.
+    """
+
+    kind: str
+    where: str
+    what: str
+    slots: tuple[SlotId, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class IntegrityReport:
+    """What a check of a bank found.
+
+    Attributes:
+        documents: How many there are.
+        slots: How many there are.
+        shards: How many there are.
+        problems: What is wrong; nothing where all is well.
+    """
+
+    documents: int
+    slots: int
+    shards: int
+    problems: tuple[Problem, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether all is as it was written."""
+        return not self.problems
+
+
+@dataclass(frozen=True, slots=True)
+class RepairReport:
+    """What a repair of a bank did.
+
+    Attributes:
+        recompiled: Slots whose tensors were lost, and were compiled again from their texts.
+        rewritten: Slots whose rows were damaged, and were made again from their documents.
+        problems: What is left: name it, forget it, and remember it again.
+    """
+
+    recompiled: tuple[SlotId, ...]
+    rewritten: tuple[SlotId, ...]
+    problems: tuple[Problem, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CompactReport:
+    """What compacting a bank did.
+
+    Attributes:
+        shards_before: Files of tensors before.
+        shards_after: Files of tensors after.
+        bytes_before: Bytes of files and database before.
+        bytes_after: Bytes of files and database after.
+    """
+
+    shards_before: int
+    shards_after: int
+    bytes_before: int
+    bytes_after: int

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +21,7 @@ PlotOption = Annotated[Path | None, typer.Option("--plot", help="Where to draw t
 SystemOption = Annotated[
     list[str] | None, typer.Option("--system", help="A way to read memory, as of bench explicit; repeatable.")
 ]
+FolderOption = Annotated[Path | None, typer.Option("--bank", help="Keep the bank here; else it is thrown away.")]
 RefsOption = Annotated[int, typer.Option("--refs", help="References a question.")]
 
 
@@ -265,6 +268,52 @@ def bench_resonance(
     result = run(text, words=words or (), n=n, seed=seed, language=language, systems=system or SYSTEMS, device=device)
     _write(result, json_path)
     _print(result["search"])
+
+
+@bench.command("crash")
+@errors_said
+def bench_crash(
+    json_path: ResultOption,
+    kills: Annotated[int, typer.Option("--kills", help="How often a process that writes is killed.")] = 200,
+    seed: Annotated[int, typer.Option("--seed", help="Of operations and moments.")] = 0,
+    folder: FolderOption = None,
+) -> None:
+    """Kill a process at random moments while it remembers, forgets and compacts, and look at what it leaves."""
+    from trimem.bench.durability import run
+
+    with _folder(folder) as bank:
+        result = run(bank, kills, seed)
+    _write(result, json_path)
+    out.print_json(data=result)
+
+
+@bench.command("store")
+@errors_said
+def bench_store(
+    json_path: ResultOption,
+    writers: Annotated[int, typer.Option("--writers", help="Processes that write.")] = 12,
+    readers: Annotated[int, typer.Option("--readers", help="Processes that read.")] = 12,
+    seconds: Annotated[float, typer.Option("--seconds", help="For how long.")] = 60.0,
+    seed: Annotated[int, typer.Option("--seed", help="Of what they do.")] = 0,
+    folder: FolderOption = None,
+) -> None:
+    """Let many processes write and read one bank at once, and count errors, lost writes and torn reads."""
+    from trimem.bench.concurrency import run
+
+    with _folder(folder) as bank:
+        result = run(bank, writers, readers, seconds, seed)
+    _write(result, json_path)
+    out.print_json(data=result)
+
+
+@contextmanager
+def _folder(folder: Path | None) -> Iterator[Path]:
+    """Give a folder that is not there yet, thrown away afterwards unless the user named it."""
+    if folder is not None:
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="trimem-") as made:
+        yield Path(made) / "bank"
 
 
 def _print(rows: list[dict[str, Any]]) -> None:

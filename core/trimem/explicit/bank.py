@@ -13,7 +13,6 @@ from math import log
 from pathlib import Path
 from threading import RLock
 from typing import Any, Literal, overload
-from uuid import uuid4
 
 from trimem.bank import Bank
 from trimem.errors import (
@@ -43,20 +42,25 @@ from trimem.lm.attach import attach
 from trimem.lm.load import load_model
 from trimem.lm.model import LanguageModel
 from trimem.progress import track
+from trimem.store import integrity, upkeep
 from trimem.store.fusion import reread
-from trimem.store.metadata import MetadataStore, utc_now
+from trimem.store.metadata import Document, MetadataStore, utc_now
+from trimem.store.scope import parse_path
 from trimem.store.search import HybridSearch
-from trimem.store.tensors import TensorStore
+from trimem.store.tensors import StagedShard, Swept
 from trimem.text import following
 from trimem.text.encoders import Embeddings, Encoder, as_encoder
 from trimem.text.readers import MAX_BYTES
 from trimem.types import (
     Answer,
     BankStats,
+    CompactReport,
     ErasureReceipt,
     Hit,
+    IntegrityReport,
     Message,
     Metadata,
+    RepairReport,
     SlotId,
     SyncReport,
     Turn,
@@ -66,7 +70,6 @@ from trimem.types import (
 )
 
 DATABASE = "bank.sqlite"
-TENSORS = "tensors"
 CACHE_BYTES = 256 << 20
 _LEAST = 1e-30  # attention that counts as some, for its logarithm
 
@@ -76,6 +79,9 @@ class ExplicitBank(Bank):
 
     Open one with :meth:`open`. A bank belongs to the model that compiled it; any thread may use it.
     """
+
+    swept = Swept()
+    """What a crash had left and was removed when the bank was opened."""
 
     def __init__(
         self,
@@ -92,9 +98,7 @@ class ExplicitBank(Bank):
         self._given_config = config
         self._encoder = encoder
         self._store = MetadataStore(folder / DATABASE, clock)
-        self._records = Records(
-            TensorStore(folder / TENSORS), RecordCache(cache_bytes), RecordCache(device_cache_bytes)
-        )
+        self._records = Records(self._store, RecordCache(cache_bytes), RecordCache(device_cache_bytes))
         self._background = Background()
         self._search = HybridSearch(self._store.reader)
         self._clock = clock
@@ -144,6 +148,7 @@ class ExplicitBank(Bank):
         bank = cls(folder, model, as_encoder(encoder), config, cache_bytes, device_cache_bytes, clock)
         try:
             row = bank._store.bank()
+            bank.swept = upkeep.tend(bank._store)
             if row is not None:
                 check_config(folder, row, config)
                 if isinstance(model, LanguageModel):
@@ -275,9 +280,53 @@ class ExplicitBank(Bank):
         path = as_namespace(namespace)
         chosen = [ids] if isinstance(ids, str) else ids
         with self._lock:
-            documents, slots = self._store.delete(path, chosen, where)
-            records, freed = self._records.delete(slots)
-        return ErasureReceipt(uuid4().hex, path, documents, tuple(slots), records, freed, self._clock())
+            receipt = self._store.delete(path, chosen, where, siblings=self.config.context == "document")
+            self._records.drop(receipt.slots)
+        return receipt
+
+    def receipts(self, *, namespace: str | Sequence[str]) -> list[ErasureReceipt]:
+        """Return the receipts of what was erased in a namespace and below, oldest first."""
+        return self._store.receipts(as_namespace(namespace))
+
+    # Upkeep
+
+    def verify(self) -> IntegrityReport:
+        """Compare every file and row with its checksum. O(bytes of the bank); needs no model."""
+        return integrity.verify(self._store)
+
+    def repair(self, *, progress: bool | None = None) -> RepairReport:
+        """Make again what is damaged and can be made again; the model is needed where tensors or slots are lost.
+
+        Tensors are compiled from the texts of their slots, slots cut from their documents, indexes built from
+        rows. A document whose own row is damaged is left as it is, and named.
+
+        Args:
+            progress: Whether to show a bar; None shows it where there is a terminal or a notebook.
+
+        Raises:
+            CorruptDatabaseError: The database cannot be read at all.
+            FingerprintMismatch: The bank was made by another model or encoder.
+        """
+        with self._lock:
+            integrity.repair_indexes(self._store)
+            lost = integrity.repair_shards(self._store)
+            upkeep.tend(self._store)
+            self._records.drop(lost)
+            rewritten: list[SlotId] = []
+            for row in integrity.documents_to_rewrite(self._store):
+                document = Document(row.key, row.text, row.meta)
+                writer = Writer(self._store, self._records, self._encoder, self.compiler)
+                written = writer.write(parse_path(row.namespace), [document], compile=True, progress=progress)
+                rewritten += written[row.key]
+            again = [slot.id for slot in self._store.slots(lost)]
+            if again:
+                self._compile(again, progress)
+            self._search.follow()
+        return RepairReport(tuple(again), tuple(rewritten), self.verify().problems)
+
+    def compact(self) -> CompactReport:
+        """Merge small files of tensors, and give back what deletions left free. O(bytes of small files)."""
+        return upkeep.compact(self._store)
 
     def sync(
         self,
@@ -450,14 +499,20 @@ class ExplicitBank(Bank):
         with self._lock:
             cold = self._records.missing(ids)
             if cold:
-                documents = self._pieces(cold)
-                sizes: dict[SlotId, int] = {}
-                with track("compiling references", sum(map(len, documents)), progress) as advance:
-                    self._records.compile(self.compiler, documents, sizes, advance)
-                self._store.set_tensor_bytes(sizes)
-                held = {slot.id for slot in self._store.slots(list(sizes))}
-                self._records.delete([slot for slot in sizes if slot not in held])  # forgotten meanwhile
+                self._compile(cold, progress)
         return len(cold)
+
+    def _compile(self, cold: Sequence[SlotId], progress: bool | None) -> None:
+        self._store.forsake(cold)
+        documents = self._pieces(cold)
+        staged: list[StagedShard] = []
+        try:
+            with track("compiling references", sum(map(len, documents)), progress) as advance:
+                self._records.compile(self.compiler, documents, staged, advance)
+            self._store.set_tensors(staged)
+        finally:
+            for shard in staged:
+                shard.discard()  # nothing where it was stored
 
     def prefetch(
         self,
@@ -493,7 +548,7 @@ class ExplicitBank(Bank):
 
     def _cold(self, hits: Sequence[Hit]) -> list[Hit]:
         """Return those hits that are not compiled."""
-        missing = set(self._records.missing(hit.id for hit in hits))
+        missing = set(self._records.missing([hit.id for hit in hits]))
         return [hit for hit in hits if hit.id in missing]
 
     def _check_held(self, ids: Sequence[SlotId]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -13,7 +13,8 @@ from trimem.explicit.codec import Codec, codec
 from trimem.explicit.compiler import Compiler
 from trimem.explicit.product_quantization import ProductQuantization
 from trimem.explicit.record import Record, rows
-from trimem.store.tensors import TensorStore
+from trimem.store.metadata import MetadataStore
+from trimem.store.tensors import StagedShard
 from trimem.types import CacheStats, SlotId
 
 CODEBOOK = "codebook"
@@ -30,13 +31,13 @@ class Records:
     is elsewhere, decoded on its device.
 
     Args:
-        tensors: Where they lie.
+        store: Knows where they lie.
         memory: Holds those that were read lately, decoded.
         device: Holds those that were read last, on the model's device; idle where that is the CPU.
     """
 
-    def __init__(self, tensors: TensorStore, memory: RecordCache, device: RecordCache) -> None:
-        self._tensors = tensors
+    def __init__(self, store: MetadataStore, memory: RecordCache, device: RecordCache) -> None:
+        self._store = store
         self._memory = memory
         self._device = device
         self._trained: ProductQuantization | None = None
@@ -45,16 +46,15 @@ class Records:
         self,
         compiler: Compiler,
         documents: Sequence[Mapping[SlotId, str]],
-        sizes: dict[SlotId, int],
+        staged: list[StagedShard],
         advance: Callable[[int], None] = lambda _: None,
     ) -> None:
-        """Compile slots and write their records.
+        """Compile slots and stage their records.
 
         Args:
             compiler: Of the bank's model.
             documents: Texts by slot, the slots of each document in order.
-            sizes: Gets the bytes of each record as soon as it is written, so that they are known even
-                if the rest fails.
+            staged: Gets a shard after each batch, so that what is staged is known even if the rest fails.
             advance: Called with the number of slots done, after each batch.
         """
         texts = [list(document.values()) for document in documents]
@@ -62,18 +62,20 @@ class Records:
         made_by = {"model": compiler.lm.fingerprint}
         for batch in compiler.compile(texts):
             encoder = self._codec(compiler.config.codec, train_on=list(batch.values()))
-            for i, record in batch.items():
-                sizes[slots[i]] = self._tensors.write(slots[i], pack(record, encoder), made_by)
+            packed = {slots[i]: pack(record, encoder) for i, record in batch.items()}
+            staged.append(self._store.tensors.stage(packed, made_by))
             advance(len(batch))
 
-    def missing(self, slots: Iterable[SlotId]) -> list[SlotId]:
-        """Return those slots that have no record."""
-        return [slot for slot in slots if not self._tensors.exists(slot)]
+    def missing(self, slots: Collection[SlotId]) -> list[SlotId]:
+        """Return those slots that have no record, or whose file somebody removed."""
+        places = self._store.places(slots)
+        there = {shard: self._store.tensors.path(shard).exists() for shard in {p.shard for p in places.values()}}
+        return [slot for slot in slots if slot not in places or not there[places[slot].shard]]
 
     def read(self, compiler: Compiler, slots: Sequence[SlotId], most: Sequence[int | None]) -> list[Record]:
         """Read the best tokens of records from the nearest tier that has them, and keep them in those above.
 
-        What is not asked for is not loaded from a file.
+        What is not asked for is not decoded.
 
         Args:
             compiler: Of the bank's model.
@@ -85,11 +87,10 @@ class Records:
         """
         return [self._load(compiler, slot, tokens) for slot, tokens in zip(slots, most, strict=True)]
 
-    def delete(self, slots: Collection[SlotId]) -> tuple[int, int]:
-        """Remove records and return how many there were and their bytes."""
+    def drop(self, slots: Collection[SlotId]) -> None:
+        """Let go of what is held of slots."""
         for tier in (self._device, self._memory):
             tier.drop(slots)
-        return self._tensors.delete(slots)
 
     def cache_stats(self) -> tuple[CacheStats, CacheStats]:
         """Return what is held in memory and on the model's device."""
@@ -97,18 +98,20 @@ class Records:
 
     def codebook_bytes(self) -> int:
         """Return the bytes of the codebooks that the records are decoded with; 0 if there are none."""
-        return self._tensors.size(CODEBOOK)
+        shard = self._store.shard(CODEBOOK)
+        return 0 if shard is None else shard.bytes
 
     def _codec(self, name: str, train_on: Sequence[Record] = ()) -> Codec:
         """Return the bank's codec; product quantisation is trained on the first records it is to store."""
         if name != ProductQuantization.name:
             return codec(name)
         if self._trained is None:
-            if train_on and not self._tensors.exists(CODEBOOK):
+            if train_on and self._store.shard(CODEBOOK) is None:
                 key, value = (torch.cat([getattr(record, part) for record in train_on]) for part in ("key", "value"))
                 drawn = torch.randperm(len(key), generator=torch.Generator().manual_seed(0))[:TRAINING_ROWS]
-                self._tensors.write(CODEBOOK, ProductQuantization.train(key[drawn], value[drawn]).to_tensors(), {})
-            self._trained = ProductQuantization.from_tensors(self._tensors.read(CODEBOOK))
+                trained = ProductQuantization.train(key[drawn], value[drawn]).to_tensors()
+                self._store.share(self._store.tensors.stage({CODEBOOK: trained}, {}, CODEBOOK))
+            self._trained = ProductQuantization.from_tensors(self._store.read_shared(CODEBOOK))
         return self._trained
 
     def _load(self, compiler: Compiler, slot: SlotId, most: int | None) -> Record:
@@ -126,15 +129,17 @@ class Records:
         return record
 
     def _read(self, compiler: Compiler, slot: SlotId, most: int | None) -> Record:
+        tensors = self._store.read(slot)
+        if tensors is None:
+            raise CorruptTensorError(f"slot {slot} has no tensors (any more): recall again")
         try:
-            tensors = self._tensors.read(slot)
             if tensors["counts"].shape != compiler.most.shape:
                 raise IndexError(f"heads of {tuple(tensors['counts'].shape)} instead of {tuple(compiler.most.shape)}")
             return unpack(tensors, self._codec(compiler.config.codec), compiler.lm.dtype, most)
         except (KeyError, IndexError, ValueError, RuntimeError) as error:
             raise CorruptTensorError(
-                f"{self._tensors.path(slot)} is not what a record of this bank holds: {error}. Delete the file, and "
-                "the slot is compiled again from its stored text when it is next read"
+                f"slot {slot} is not what a record of this bank holds: {error}. Run trimem repair, and it is compiled "
+                "again from its stored text"
             ) from error
 
 

@@ -12,6 +12,7 @@ from trimem.explicit.documents import groups, slot_id
 from trimem.explicit.records import Records
 from trimem.progress import track
 from trimem.store.metadata import Document, MetadataStore, NewSlot
+from trimem.store.tensors import StagedShard
 from trimem.text.chunking import Chunk
 from trimem.text.encoders import Encoder
 from trimem.text.sentences import sentences
@@ -71,7 +72,7 @@ class Writer:
         }
         texts = {slot: chunk.text for slot, (_, chunk) in cut.items()}
         vectors = self._vectors(texts)
-        sizes: dict[SlotId, int] = {}
+        staged: list[StagedShard] = []
         slots: dict[str, list[NewSlot]] = {document.key: [] for document in documents}
         try:
             if compile:
@@ -79,7 +80,7 @@ class Writer:
                     {slot: chunk.text for slot, (key, chunk) in cut.items() if key == document.key}
                     for document in documents
                 ]
-                self._records.compile(self._compiler, pieces, sizes, advance)
+                self._records.compile(self._compiler, pieces, staged, advance)
             else:
                 advance(len(texts))
             for slot, (key, chunk) in cut.items():
@@ -93,15 +94,15 @@ class Writer:
                         chunk.line,
                         len(self._compiler.reference(chunk.text)),
                         whole,
-                        sizes.get(slot),
                         parts,
                     )
                 )
-            replaced = self._store.put(namespace, [(document, slots[document.key]) for document in documents])
-        except BaseException:
-            self._records.delete(sizes)
-            raise
-        self._records.delete(replaced)
+            stored = [(document, slots[document.key]) for document in documents]
+            replaced = self._store.put(namespace, stored, staged)
+        finally:
+            for shard in staged:
+                shard.discard()  # nothing where it was stored
+        self._records.drop(replaced)
         return {key: [row.slot_id for row in rows] for key, rows in slots.items()}
 
     def _vectors(

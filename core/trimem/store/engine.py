@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import sqlite3
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
+from sqlalchemy.engine import ExceptionContext
 
-from trimem.errors import SchemaVersionError
+from trimem.errors import BankBusyError, CorruptDatabaseError, DiskError, SchemaVersionError, StoreError
 from trimem.store.schema import SCHEMA_VERSION
 from trimem.store.scope import MOMENT, moment
 
 _PRAGMAS = (
     "journal_mode=WAL",  # readers go on while one writes
-    "synchronous=NORMAL",
+    "synchronous=FULL",  # what is committed survives a power cut
     "foreign_keys=ON",
     "busy_timeout=30000",  # milliseconds a writer waits for its turn
     "secure_delete=ON",  # what is deleted is overwritten with zeros
@@ -26,10 +29,14 @@ def open_engine(path: Path) -> Engine:
 
     Raises:
         SchemaVersionError: It was written by a newer trimem.
+        DiskError: The disk is full, read-only or failing; of this, all that the engine does later may tell, too.
+        CorruptDatabaseError: It is no SQLite database any more; the same.
+        BankBusyError: Others write for longer than a writer waits; the same.
     """
     engine = create_engine(f"sqlite:///{path}")
     event.listen(engine, "connect", _configure)
     event.listen(engine, "begin", _begin)
+    event.listen(engine, "handle_error", partial(_translate, path), retval=True)
     try:
         _migrate(engine)
     except BaseException:
@@ -41,6 +48,25 @@ def open_engine(path: Path) -> Engine:
 def writing(engine: Engine) -> Engine:
     """Return ``engine`` for transactions that write: they queue at their start instead of failing midway."""
     return engine.execution_options(sqlite_begin="IMMEDIATE")
+
+
+def _translate(path: Path, context: ExceptionContext) -> StoreError | None:
+    """Return trimem's error for what SQLite says of disk, file or locks; None leaves SQLAlchemy's."""
+    said = str(context.original_exception)
+    if not isinstance(context.original_exception, sqlite3.Error):
+        return None
+    if any(part in said for part in ("disk is full", "readonly", "disk I/O error", "unable to open")):
+        return DiskError(
+            f"{path} cannot be written: {said}. Nothing of this call was stored: make room, or let this user write in "
+            "its folder, and call it again"
+        )
+    if any(part in said for part in ("malformed", "not a database")):
+        return CorruptDatabaseError(
+            f"{path} is damaged: {said}. Run trimem verify to see how far, and put back a copy or an export of it"
+        )
+    if "locked" in said or "busy" in said:
+        return BankBusyError(f"others wrote to {path} for longer than a writer waits: call it again")
+    return None
 
 
 def _configure(connection: Any, _: Any) -> None:

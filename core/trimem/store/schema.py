@@ -1,11 +1,13 @@
 """The tables of a bank's database.
 
 One database holds one bank. Tensors lie in files beside it (:mod:`trimem.store.tensors`); what the
-tables hold is enough to make them again.
+tables hold is enough to make them again. Rows carry a checksum over what never changes by itself, so
+that bits that flip are noticed.
 """
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
@@ -23,7 +25,9 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, mapped_column, relationship
 from sqlalchemy.types import TypeDecorator
 
-SCHEMA_VERSION = "0002"
+from trimem.store.checksums import checksum
+
+SCHEMA_VERSION = "0003"
 """The migration this code is written for; the newest in ``migrations/versions``."""
 
 SEARCH_TABLE = "slot_text"
@@ -55,7 +59,7 @@ class Base(MappedAsDataclass, DeclarativeBase):
             "pk": "pk_%(table_name)s",
         }
     )
-    type_annotation_map: ClassVar = {dict[str, Any]: JSON, datetime: UTCDateTime, bytes: LargeBinary}
+    type_annotation_map: ClassVar = {dict[str, Any]: JSON, list[str]: JSON, datetime: UTCDateTime, bytes: LargeBinary}
 
 
 class BankRow(Base):
@@ -68,6 +72,7 @@ class BankRow(Base):
         encoder_fingerprint: Of the encoder that made the vectors.
         config: The mechanism's configuration, with its version.
         revision: Grows by one with every write, so that caches know when they are stale.
+        checksum: Of the row but its revision; :meth:`digest` as of the last write.
     """
 
     __tablename__ = "bank"
@@ -81,6 +86,12 @@ class BankRow(Base):
     created_at: Mapped[datetime]
     revision: Mapped[int] = mapped_column(default=0)
     id: Mapped[int] = mapped_column(primary_key=True, default=1)
+    checksum: Mapped[str] = mapped_column(default="", server_default="", repr=False)
+
+    def digest(self) -> str:
+        """Return the checksum of what the row holds now."""
+        made_by = (self.mechanism, self.model_name, self.model_fingerprint, self.encoder_fingerprint)
+        return bank_checksum(*made_by, self.config, self.created_at)
 
 
 class DocumentRow(Base):
@@ -91,6 +102,7 @@ class DocumentRow(Base):
         key: Unique in the namespace; a new text under an old key replaces it.
         content_hash: SHA-256 of the text.
         meta: The user's metadata.
+        checksum: Of the row; :meth:`digest` as of the last write.
     """
 
     __tablename__ = "document"
@@ -111,6 +123,11 @@ class DocumentRow(Base):
         default_factory=list,
         repr=False,
     )
+    checksum: Mapped[str] = mapped_column(default="", server_default="", repr=False)
+
+    def digest(self) -> str:
+        """Return the checksum of what the row holds now."""
+        return document_checksum(self.namespace, self.key, self.content_hash, self.text, self.meta, self.created_at)
 
 
 class SlotRow(Base):
@@ -125,7 +142,15 @@ class SlotRow(Base):
             other tenant's slots.
         sentences: (sentences, dim) encodings of its sentences, float16 in native byte order, of length 1;
             None where the text is a single one.
-        tensor_bytes: Size of its tensor file; None until it is compiled.
+        tensor_bytes: Bytes of its tensors; None until it is compiled.
+        shard_id: The shard that holds them; None until it is compiled.
+        tensor_checksum: Of its tensors.
+        expires_at: When it is to be erased; None is never.
+        provenance: Who or what it is from, in the user's words.
+        trust: How far it is to be trusted, in [0, 1].
+        reads: How often a model has had it in memory.
+        read_at: When it was last so.
+        checksum: Of the row but its tensors and reads; :meth:`digest` as of the last write.
     """
 
     __tablename__ = "slot"
@@ -146,6 +171,75 @@ class SlotRow(Base):
     scope: Mapped[str] = mapped_column(default="", server_default="", repr=False)
     sentences: Mapped[bytes | None] = mapped_column(default=None, repr=False, deferred=True)
     document: Mapped[DocumentRow] = relationship(back_populates="slots", init=False, repr=False)
+    shard_id: Mapped[int | None] = mapped_column(ForeignKey("shard.id"), default=None, index=True)
+    tensor_checksum: Mapped[str | None] = mapped_column(default=None, repr=False)
+    expires_at: Mapped[datetime | None] = mapped_column(default=None, index=True)
+    provenance: Mapped[str | None] = mapped_column(default=None)
+    trust: Mapped[float] = mapped_column(default=1.0, server_default="1.0")
+    reads: Mapped[int] = mapped_column(default=0, server_default="0")
+    read_at: Mapped[datetime | None] = mapped_column(default=None)
+    checksum: Mapped[str] = mapped_column(default="", server_default="", repr=False)
+
+    def digest(self) -> str:
+        """Return the checksum of what the row holds now."""
+        return slot_checksum(
+            self.slot_id,
+            self.namespace,
+            self.scope,
+            self.text,
+            (self.start, self.stop, self.line, self.tokens),
+            self.vector,
+            self.sentences,
+            self.created_at,
+            (self.expires_at, self.provenance, self.trust),
+        )
+
+
+class ShardRow(Base):
+    """A file of tensors.
+
+    Attributes:
+        name: Of the file, without its suffix.
+        bytes: Size of the file.
+        checksum: Of the file.
+        records: How many slots have their tensors in it.
+    """
+
+    __tablename__ = "shard"
+
+    id: Mapped[int] = mapped_column(init=False, primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
+    bytes: Mapped[int]
+    checksum: Mapped[str]
+    records: Mapped[int] = mapped_column(index=True)
+
+
+class ErasureRow(Base):
+    """The receipt of an erasure.
+
+    Attributes:
+        id: Of the receipt.
+        namespace: Where it took place, as documents have it.
+        reason: ``"forgotten"``, ``"expired"`` or ``"evicted"``.
+        documents: Documents erased whole.
+        slots: Ids of the slots erased.
+        records: How many of them had tensors.
+        tensor_bytes: Bytes of those.
+        erased_at: When.
+        finished: Whether files and log are known to hold nothing of them any more.
+    """
+
+    __tablename__ = "erasure"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    namespace: Mapped[str]
+    reason: Mapped[str]
+    documents: Mapped[int]
+    slots: Mapped[list[str]] = mapped_column(repr=False)
+    records: Mapped[int]
+    tensor_bytes: Mapped[int]
+    erased_at: Mapped[datetime]
+    finished: Mapped[bool] = mapped_column(default=False)
 
 
 class ChangeRow(Base):
@@ -161,3 +255,35 @@ class ChangeRow(Base):
 
     slot: Mapped[int]
     id: Mapped[int] = mapped_column(init=False, primary_key=True)
+
+
+def document_checksum(
+    namespace: str, key: str, content_hash: str, text: str, meta: dict[str, Any], created_at: datetime
+) -> str:
+    """Return the checksum of a document's row."""
+    return checksum(namespace, key, content_hash, text, json.dumps(meta, sort_keys=True), created_at.isoformat())
+
+
+def slot_checksum(
+    slot_id: str,
+    namespace: str,
+    scope: str,
+    text: str,
+    where: tuple[int, int, int, int],
+    vector: bytes,
+    sentences: bytes | None,
+    created_at: datetime,
+    conditions: tuple[datetime | None, str | None, float],
+) -> str:
+    """Return the checksum of a slot's row."""
+    expires_at, provenance, trust = conditions
+    expiry = None if expires_at is None else expires_at.isoformat()
+    moment = created_at.isoformat()
+    return checksum(slot_id, namespace, scope, text, where, vector, sentences, moment, expiry, provenance, float(trust))
+
+
+def bank_checksum(
+    mechanism: str, model_name: str, model: str, encoder: str, config: dict[str, Any], created_at: datetime
+) -> str:
+    """Return the checksum of the bank's row."""
+    return checksum(mechanism, model_name, model, encoder, json.dumps(config, sort_keys=True), created_at.isoformat())

@@ -18,7 +18,7 @@ from trimem.resonance.phonemes import EnglishPhonemizer, phonemizer
 from trimem.resonance.torus import DIMS, injections, path
 from trimem.resonance.trajectory import Trajectory, encode
 from trimem.resonance.units import split_units
-from trimem.store.tensors import TensorStore
+from trimem.store.tensors import Place, TensorStore
 
 TEXT = (
     "She told them about the Reichenbach falls, and about the year 1891. There was no one, they're sure, who knew; "
@@ -140,8 +140,9 @@ def test_any_text_is_stored_and_read(text: str, codebook: Codebook) -> None:
 def test_a_trajectory_is_stored_as_tensors(tmp_path: Path, codebook: Codebook) -> None:
     trajectory = encode(TEXT, codebook)
     store = TensorStore(tmp_path)
-    store.write("one", trajectory.tensors(), {})
-    again = Trajectory.from_tensors(store.read("one"))
+    staged = store.stage({"one": trajectory.tensors()}, {})
+    staged.publish()
+    again = Trajectory.from_tensors(store.read(Place(staged.name, staged.records["one"].checksum), "one"))
     assert again.config == trajectory.config
     assert again.lexicon == codebook.lexicon.identity
     assert again.codes_at(5, 50).tolist() == trajectory.codes_at(5, 50).tolist()

@@ -37,7 +37,7 @@ def document(key: str, *texts: str, **metadata: object) -> tuple[Document, list[
     slots = []
     for i, stretch in enumerate(texts):
         vector = np.array([stretch.count(letter) for letter in "aeiou"], np.float32) + 0.1
-        slots.append(NewSlot(f"{key}-{i}", stretch, i, i + len(stretch), 1, 3, vector / np.linalg.norm(vector), 100))
+        slots.append(NewSlot(f"{key}-{i}", stretch, i, i + len(stretch), 1, 3, vector / np.linalg.norm(vector)))
     return Document(key, " ".join(texts), metadata), slots
 
 
@@ -119,8 +119,8 @@ def test_many_ids_at_once(store: MetadataStore) -> None:
     ids = [f"d{i}-0" for i in range(1200)]
     assert [slot.id for slot in store.slots(ids)] == ids
     assert len(store.documents(("a",), [f"d{i}" for i in range(1200)])) == 1200
-    documents, gone = store.delete(("a",), ids, None)
-    assert (documents, len(gone)) == (1200, 1200)
+    receipt = store.delete(("a",), ids, None)
+    assert (receipt.documents, len(receipt.slots)) == (1200, 1200)
 
 
 def test_search_weighs_words_and_vectors(store: MetadataStore) -> None:

@@ -1,0 +1,68 @@
+"""Banks that older versions of trimem wrote are opened with all they hold."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import torch
+from alembic import command
+from safetensors.torch import load_file, save_file
+
+from tests.contracts.bank import BOAT, PUMP
+from tests.core.trimem.store.test_engine import config
+from trimem import ExplicitBank, ExplicitConfig, LanguageModel
+from trimem.store.engine import open_engine, writing
+from trimem.text.encoders import Encoder
+
+
+def as_before_shards(folder: Path) -> None:
+    """Turn a bank into what it would have been before there were shards: a file a record, and no checksums."""
+    database = folder / "bank.sqlite"
+    with closing(sqlite3.connect(database)) as connection:
+        slots = connection.execute("SELECT slot_id, name FROM slot JOIN shard ON shard.id = shard_id").fetchall()
+    for slot, shard in [*slots, ("codebook", "codebook")]:
+        file = folder / "tensors" / f"{shard}.safetensors"
+        if file.exists():
+            (folder / "tensors" / slot[:2]).mkdir(exist_ok=True)
+            tensors = {k.split("/")[1]: v for k, v in load_file(file).items() if k.startswith(f"{slot}/")}
+            save_file(tensors, folder / "tensors" / slot[:2] / f"{slot}.safetensors", {"model": "m"})
+    for file in (folder / "tensors").glob("*.safetensors"):
+        file.unlink()
+    engine = open_engine(database)
+    alembic = config(engine)
+    with writing(engine).begin() as connection:
+        alembic.attributes["connection"] = connection
+        command.downgrade(alembic, "0002")
+    engine.dispose()
+
+
+@pytest.mark.parametrize("codec", ["float16", "pq"])
+def test_files_of_single_records_are_taken_into_shards(
+    tmp_path: Path, tiny_llama: LanguageModel, encoder: Encoder, codec: str
+) -> None:
+    if codec == "pq":
+        pytest.importorskip("faiss", reason="the codec pq is an option")
+    texts = [PUMP, BOAT, *(f"Fact {i} is about {i * 37}." for i in range(20))]
+    with ExplicitBank.open(tmp_path, model=tiny_llama, encoder=encoder, config=ExplicitConfig(codec=codec)) as bank:
+        slots = bank.remember(texts, namespace="a")
+        bank.remember("It waits to be compiled.", namespace="a", compile=False)
+        said = bank.ask("pump?", namespace="a", max_new_tokens=6).text
+        before = {slot: bank._store.tensors.read(place, slot) for slot, place in bank._store.places(slots).items()}
+    as_before_shards(tmp_path)
+    broken = tmp_path / "tensors" / slots[-1][:2] / f"{slots[-1]}.safetensors"
+    broken.write_bytes(b"broken")
+    with ExplicitBank.open(tmp_path, model=tiny_llama, encoder=encoder) as bank:
+        assert bank.verify().ok, bank.verify()
+        assert bank.stats().slots == 23
+        assert bank.stats().compiled == 21, "what cannot be read is compiled again when it is read"
+        places = bank._store.places(slots)
+        for slot, place in places.items():
+            after = bank._store.tensors.read(place, slot)
+            assert all(torch.equal(after[name], tensor) for name, tensor in before[slot].items())
+        assert bank.ask("pump?", namespace="a", max_new_tokens=6).text == said
+        assert not [path for path in (tmp_path / "tensors").iterdir() if path.is_dir()]
+    with ExplicitBank.open(tmp_path, model=tiny_llama, encoder=encoder) as bank:
+        assert bank.swept.files == 0
