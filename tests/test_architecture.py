@@ -31,6 +31,7 @@ ALLOWED = {
     "store": LEAVES,
     "bank": FOUNDATION,
     "explicit": FOUNDATION | {"bank"},
+    "resonance": FOUNDATION | {"bank"},
     "console": {"errors", "types"},
     "cli_sync": FOUNDATION | {"bank", "explicit", "console"},
     "bench": FOUNDATION | {"bank", "explicit", "resonance", "transit", "console"},
