@@ -211,6 +211,33 @@ def bench_recall(
         _print(result["differences"])
 
 
+@bench.command("resonance")
+@errors_said
+def bench_resonance(
+    text: Annotated[Path, typer.Option("--text", help="A text file in UTF-8.")],
+    json_path: ResultOption,
+    words: Annotated[
+        list[int] | None, typer.Option("--words", help="Length to search at, made up to if need be; repeatable.")
+    ] = None,
+    n: Annotated[int, typer.Option("--n", help="Queries of each kind.")] = 100,
+    seed: Annotated[int, typer.Option("--seed", help="Of places and errors.")] = 0,
+    language: Annotated[str, typer.Option("--language", help="Of the text: en, or as espeak-ng calls it.")] = "en",
+    system: Annotated[
+        list[str] | None,
+        typer.Option("--system", help="resonance, words, trigrams, rapidfuzz or minilm; repeatable."),
+    ] = None,
+    device: Annotated[str | None, typer.Option("--device", help="Where to search, such as cuda.")] = None,
+) -> None:
+    """Find misheard phrases of a text by ear and by other means."""
+    from trimem.bench.resonance import run
+    from trimem.bench.resonance_search import SYSTEMS
+
+    quiet()
+    result = run(text, words=words or (), n=n, seed=seed, language=language, systems=system or SYSTEMS, device=device)
+    _write(result, json_path)
+    _print(result["search"])
+
+
 @bench.command("serving")
 @errors_said
 def bench_serving(

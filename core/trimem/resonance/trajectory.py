@@ -117,13 +117,12 @@ class Trajectory:
         if not self.config.keyframe:
             raise InvalidInputError("this trajectory stores no keyframes: make it with a keyframe of 256, say")
         number = position // self.config.keyframe
-        origin = torch.from_numpy(self.keyframes[number].astype(np.int64))
         start = number * self.config.keyframe
         last: NDArray[np.uint32] = self.keyframes[number].copy()
-        if start == position:
-            return last
-        states = path(_injected(self.codes_at(start, position), start, self.config), origin)
-        last = states[-1].numpy().astype(np.uint32)
+        if start < position:
+            origin = torch.from_numpy(last.astype(np.int64))
+            states = path(_injected(self.codes_at(start, position), start, self.config), origin)
+            last = states[-1].numpy().astype(np.uint32)
         return last
 
     def span(self, start: int, stop: int) -> NDArray[np.uint32]:
