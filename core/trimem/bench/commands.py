@@ -226,16 +226,34 @@ def bench_resonance(
         list[str] | None,
         typer.Option("--system", help="resonance, words, trigrams, rapidfuzz or minilm; repeatable."),
     ] = None,
+    part: Annotated[
+        list[str] | None, typer.Option("--part", help="codec, consensus or search; all by default; repeatable.")
+    ] = None,
+    tokens: Annotated[int, typer.Option("--tokens", help="Tokens that the language model decodes.")] = 4096,
+    model: ModelOption = None,
     device: Annotated[str | None, typer.Option("--device", help="Where to search, such as cuda.")] = None,
 ) -> None:
-    """Find misheard phrases of a text by ear and by other means."""
-    from trimem.bench.resonance import run
+    """Store a text as a trajectory, decode it, hear it through noise, and find misheard phrases in it."""
+    from trimem.bench.resonance import PARTS, run
     from trimem.bench.resonance_search import SYSTEMS
 
     quiet()
-    result = run(text, words=words or (), n=n, seed=seed, language=language, systems=system or SYSTEMS, device=device)
+    result = run(
+        text,
+        parts=part or PARTS,
+        words=words or (),
+        tokens=tokens,
+        model=model,
+        n=n,
+        seed=seed,
+        language=language,
+        systems=system or SYSTEMS,
+        device=device,
+    )
     _write(result, json_path)
-    _print(result["search"])
+    for name in PARTS:
+        if result.get(name):
+            _print(result[name])
 
 
 @bench.command("serving")
