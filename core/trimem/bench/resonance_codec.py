@@ -89,7 +89,7 @@ class ConsensusRow:
 
 
 def measure_codec(text: str, lexicon: Lexicon, lm: LanguageModel, tokens: int) -> list[CodecRow]:
-    """Store a text by each code; decode all of it by frequency, and its first ``tokens`` by the model as well."""
+    """Store and decode a text: all of it where frequencies are enough, else its first ``tokens``, also by the model."""
     model = LanguagePrior(lm, lexicon)
     whole = split_units(text)
     lengths = [len(model.tokenize({unit})[unit]) for unit in whole]
@@ -97,10 +97,10 @@ def measure_codec(text: str, lexicon: Lexicon, lm: LanguageModel, tokens: int) -
     rows = []
     for name, config in CODES.items():
         codebook = Codebook(lexicon, config)
-        rows.append(_codec_row(name, codebook, whole, lengths, None))
-        if config.unigram_anchors:
-            continue  # nothing is left for a model to decide
-        rows.append(_codec_row(name, codebook, whole[:part], lengths[:part], model))
+        if config.unigram_anchors:  # nothing is left for a model to decide
+            rows.append(_codec_row(name, codebook, whole, lengths, None))
+        else:
+            rows += [_codec_row(name, codebook, whole[:part], lengths[:part], prior) for prior in (None, model)]
     return rows
 
 

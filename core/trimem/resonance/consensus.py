@@ -33,6 +33,9 @@ ROUNDS = 6
 CONTEXT = 64
 """Words before a stretch in doubt that a language model reads."""
 
+SEGMENT = 8192
+"""Words that are decoded together; the next ones follow with what was decoded as context."""
+
 STRETCH = 8
 """Most blocks in doubt that are read in one window."""
 
@@ -171,28 +174,36 @@ def reconstruct(
     stop = len(trajectory) if stop is None else stop
     trajectory.check_span(start, stop)
     block = trajectory.config.block
-    first, last = start // block, -(-stop // block) if stop > start else start // block
-    origin, end = first * block, min(last * block, len(trajectory))
-    evidence = code_evidence(trajectory, codebook, origin, max(end, origin), k)
-    decoder = _Decoder(evidence, codebook.lexicon.surfaces, trajectory.checks[first:last].tolist(), block)
-    decoder.renew(list(decoder.doubtful), UnigramPrior(codebook.lexicon), tries)
-    if prior is not None:
-        for _ in range(rounds):
-            before = list(decoder.units)
-            decoder.renew(list(decoder.doubtful), prior, tries)
-            if decoder.units == before:
-                break
-    units = tuple(decoder.units[start - origin : stop - origin])
-    doubtful = {first + number for number in decoder.doubtful}
-    verified = tuple(number for number in range(first, last) if number not in doubtful)
-    return Reconstruction("".join(units), units, start, verified, tuple(sorted(doubtful)))
+    origin = start // block * block
+    end = min(-(-stop // block) * block, len(trajectory)) if stop > start else origin
+    units: list[str] = []
+    doubtful: list[int] = []
+    for low in range(origin, end, max(1, SEGMENT // block) * block):
+        high = min(low + max(1, SEGMENT // block) * block, end)
+        evidence = code_evidence(trajectory, codebook, low, high, k)
+        checks = trajectory.checks[low // block : -(-high // block)].tolist()
+        decoder = _Decoder(evidence, codebook.lexicon.surfaces, checks, block, units[-CONTEXT:])
+        decoder.decode(prior, UnigramPrior(codebook.lexicon), rounds, tries)
+        units += decoder.units
+        doubtful += [low // block + number for number in decoder.doubtful]
+    verified = tuple(sorted(set(range(origin // block, -(-end // block))) - set(doubtful)))
+    wanted = tuple(units[start - origin : stop - origin])
+    return Reconstruction("".join(wanted), wanted, start, verified, tuple(doubtful))
 
 
 class _Decoder:
     """The guesses of one reconstruction and which blocks are settled."""
 
-    def __init__(self, evidence: Evidence, surfaces: Sequence[str], checks: Sequence[int], block: int) -> None:
+    def __init__(
+        self,
+        evidence: Evidence,
+        surfaces: Sequence[str],
+        checks: Sequence[int],
+        block: int,
+        context: Sequence[str] = (),
+    ) -> None:
         self._evidence = evidence
+        self._context = list(context)
         self._surfaces = surfaces
         self._checks = checks
         self._block = block
@@ -200,6 +211,17 @@ class _Decoder:
         self._fixed[list(evidence.anchors)] = True
         self.units = [evidence.anchors.get(i, "") for i in range(len(evidence.candidates))]
         self.doubtful = list(range(len(checks)))
+
+    def decode(self, prior: Prior | None, frequency: Prior, rounds: int, tries: int) -> None:
+        """Decode by frequency, and what fails by the prior, until nothing changes any more."""
+        self.renew(list(self.doubtful), frequency, tries)
+        if prior is None:
+            return
+        for _ in range(rounds):
+            before = list(self.units)
+            self.renew(list(self.doubtful), prior, tries)
+            if self.units == before:
+                break
 
     def renew(self, blocks: Sequence[int], prior: Prior, tries: int) -> None:
         """Score the words of some blocks given all guesses, guess them anew, and check them."""
@@ -218,8 +240,10 @@ class _Decoder:
 
     def _window(self, stretch: Sequence[int]) -> Window:
         start, stop = self._span(stretch[0])[0], self._span(stretch[-1])[1]
-        begin = max(0, start - CONTEXT)
-        return Window(self.units[begin:stop], start - begin, self._evidence.candidates[start:stop])
+        context = (
+            [*self._context, *self.units[:start]][-CONTEXT:] if start < CONTEXT else self.units[start - CONTEXT : start]
+        )
+        return Window([*context, *self.units[start:stop]], len(context), self._evidence.candidates[start:stop])
 
     def _decode(self, number: int, posterior: NDArray[np.float64], tries: int) -> bool:
         """Write the best guess of a block, or the best combination that passes its check; return if one does."""

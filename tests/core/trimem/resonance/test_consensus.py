@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from trimem import ContextLengthError, FingerprintMismatch, InvalidInputError, LanguageModel
+from trimem.resonance import consensus
 from trimem.resonance.code import Codebook, CodeConfig
 from trimem.resonance.consensus import (
     Evidence,
@@ -85,6 +86,26 @@ def test_what_is_wrong_is_flagged(text: str, bits: int, words: Lexicon) -> None:
     wrong = {i // 4 for i, unit in enumerate(found.units) if unit != units[i]}
     assert wrong <= set(found.flagged_blocks)
     assert sorted(found.verified_blocks + found.flagged_blocks) == list(range(-(-len(units) // 4)))
+
+
+def test_segments_follow_one_another(codebook: Codebook, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Window] = []
+
+    class Watching(UnigramPrior):
+        def score(self, windows: Sequence[Window]) -> list[NDArray[np.float64]]:
+            seen.extend(windows)
+            return super().score(windows)
+
+    units = split_units(STORY * 4)
+    damaged = replace(trajectory := encode(units, codebook), checks=trajectory.checks ^ np.uint32(1))
+    monkeypatch.setattr(consensus, "SEGMENT", 64)
+    found = reconstruct(damaged, codebook, Watching(codebook.lexicon), start=3, tries=1, rounds=1)
+    assert found.units == tuple(units[3:])
+    assert found.flagged_blocks == tuple(range(trajectory.blocks))
+    assert [window.first for window in seen] == [0, *[64] * (len(seen) - 1)]
+    assert [list(window.units) for window in seen] == [
+        units[max(0, start - 64) : start + 64] for start in range(0, len(units), 64)
+    ]
 
 
 def test_a_damaged_code_is_flagged_where_it_is(codebook: Codebook) -> None:
