@@ -214,6 +214,51 @@ def bench_recall(
         _print(result["differences"])
 
 
+@bench.command("resonance")
+@errors_said
+def bench_resonance(
+    text: Annotated[Path, typer.Option("--text", help="A text file in UTF-8.")],
+    json_path: ResultOption,
+    words: Annotated[
+        list[int] | None, typer.Option("--words", help="Length to search at, made up to if need be; repeatable.")
+    ] = None,
+    n: Annotated[int, typer.Option("--n", help="Queries of each kind.")] = 100,
+    seed: Annotated[int, typer.Option("--seed", help="Of places and errors.")] = 0,
+    language: Annotated[str, typer.Option("--language", help="Of the text: en, or as espeak-ng calls it.")] = "en",
+    system: Annotated[
+        list[str] | None,
+        typer.Option("--system", help="resonance, words, trigrams, rapidfuzz or minilm; repeatable."),
+    ] = None,
+    part: Annotated[
+        list[str] | None, typer.Option("--part", help="codec, consensus or search; all by default; repeatable.")
+    ] = None,
+    tokens: Annotated[int, typer.Option("--tokens", help="Tokens that the language model decodes.")] = 4096,
+    model: ModelOption = None,
+    device: Annotated[str | None, typer.Option("--device", help="Where to search, such as cuda.")] = None,
+) -> None:
+    """Store a text as a trajectory, decode it, hear it through noise, and find misheard phrases in it."""
+    from trimem.bench.resonance import PARTS, run
+    from trimem.bench.resonance_search import SYSTEMS
+
+    quiet()
+    result = run(
+        text,
+        parts=part or PARTS,
+        words=words or (),
+        tokens=tokens,
+        model=model,
+        n=n,
+        seed=seed,
+        language=language,
+        systems=system or SYSTEMS,
+        device=device,
+    )
+    _write(result, json_path)
+    for name in PARTS:
+        if result.get(name):
+            _print(result[name])
+
+
 @bench.command("serving")
 @errors_said
 def bench_serving(
@@ -241,33 +286,6 @@ def bench_serving(
         plot_serving(result, plot)
     for measured in ("tiers", "exchange", "slots", "citations"):
         _print(result[measured])
-
-
-@bench.command("resonance")
-@errors_said
-def bench_resonance(
-    text: Annotated[Path, typer.Option("--text", help="A text file in UTF-8.")],
-    json_path: ResultOption,
-    words: Annotated[
-        list[int] | None, typer.Option("--words", help="Length to search at, made up to if need be; repeatable.")
-    ] = None,
-    n: Annotated[int, typer.Option("--n", help="Queries of each kind.")] = 100,
-    seed: Annotated[int, typer.Option("--seed", help="Of places and errors.")] = 0,
-    language: Annotated[str, typer.Option("--language", help="Of the text: en, or as espeak-ng calls it.")] = "en",
-    system: Annotated[
-        list[str] | None,
-        typer.Option("--system", help="resonance, words, trigrams, rapidfuzz or minilm; repeatable."),
-    ] = None,
-    device: Annotated[str | None, typer.Option("--device", help="Where to search, such as cuda.")] = None,
-) -> None:
-    """Find misheard phrases of a text by ear and by other means."""
-    from trimem.bench.resonance import run
-    from trimem.bench.resonance_search import SYSTEMS
-
-    quiet()
-    result = run(text, words=words or (), n=n, seed=seed, language=language, systems=system or SYSTEMS, device=device)
-    _write(result, json_path)
-    _print(result["search"])
 
 
 @bench.command("crash")

@@ -8,10 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from trimem.bench.environment import environment
+from trimem.bench.resonance_codec import measure_codec, measure_consensus, measure_sizes
 from trimem.bench.resonance_search import SYSTEMS, device_name, measure
 from trimem.errors import InvalidInputError
+from trimem.lm.load import load_model
 from trimem.resonance.lexicon import lexicon
 from trimem.resonance.phonemes import phonemizer
+
+PARTS = ("codec", "consensus", "search")
 
 
 def read_text(path: Path) -> str:
@@ -29,7 +33,10 @@ def read_text(path: Path) -> str:
 def run(
     path: Path,
     *,
+    parts: Sequence[str] = PARTS,
     words: Sequence[int] = (),
+    tokens: int = 4096,
+    model: str | None = None,
     n: int = 100,
     seed: int = 0,
     language: str = "en",
@@ -41,9 +48,12 @@ def run(
 
     Args:
         path: The text.
+        parts: Which of :data:`PARTS` to measure.
         words: Lengths to search it at, in words; where it is shorter, made-up words follow. Its own by default.
+        tokens: How many the language model decodes of each code, and hears through noise.
+        model: The language model; None for the default one.
         n: Queries of each kind.
-        seed: Of places and errors.
+        seed: Of places, errors and noise.
         language: Of the text.
         systems: What to compare, of :data:`trimem.bench.resonance_search.SYSTEMS`.
         device: Where resonance search runs; the GPU by default, where there is one.
@@ -55,20 +65,37 @@ def run(
     Raises:
         InvalidInputError: An argument or the text does not fit.
     """
+    if unknown := [part for part in parts if part not in PARTS]:
+        raise InvalidInputError(f"parts are {', '.join(PARTS)}; got {', '.join(unknown)}")
+    if tokens < 1:
+        raise InvalidInputError(f"tokens must be at least 1, got {tokens}")
     text = read_text(path)
     known = lexicon(phonemizer(language))
     where = device or device_name()
-    rows = [
-        row
-        for length in words or (None,)
-        for row in measure(text, known, words=length, n=n, seed=seed, systems=systems, device=where, progress=progress)
-    ]
-    return {
+    result: dict[str, Any] = {
         "benchmark": "resonance",
         "data": path.name,
         "language": language,
         "n": n,
+        "tokens": tokens,
         "seed": seed,
-        "search": [asdict(row) for row in rows],
         "environment": environment(),
     }
+    if {"codec", "consensus"} & set(parts):
+        lm = load_model(model)
+        result["model"] = lm.name
+        if "codec" in parts:
+            result["sizes"] = measure_sizes(text, lm, tokens)
+            result["codec"] = [asdict(row) for row in measure_codec(text, known, lm, tokens)]
+        if "consensus" in parts:
+            rows = measure_consensus(text, known, lm, tokens, seed, where)
+            result["consensus"] = [asdict(row) for row in rows]
+    if "search" in parts:
+        result["search"] = [
+            asdict(row)
+            for length in words or (None,)
+            for row in measure(
+                text, known, words=length, n=n, seed=seed, systems=systems, device=where, progress=progress
+            )
+        ]
+    return result

@@ -37,7 +37,7 @@ class SearchRow:
         query_words: Of a query.
         corruption: How queries are misheard.
         system: Which.
-        recall_at_1: Share of queries whose place, or one where the same is said, comes first.
+        recall_at_1: Share of queries whose place, up to a word, or one where the same is said, comes first.
         p50_ms: Median time of a query.
         p95_ms: Time that one query in twenty exceeds.
         z: Median z-score of the right place where it was found; resonance only.
@@ -180,7 +180,8 @@ def measure(
 
 
 def _same(stream: Stream, found: int, place: int, length: int) -> bool:
-    return stream.words[found : found + length] == stream.words[place : place + length]
+    """Whether a place is the right one, up to a word, or says the same."""
+    return abs(found - place) <= 1 or stream.words[found : found + length] == stream.words[place : place + length]
 
 
 def _overlaps(stream: Stream, found: int, place: int, length: int) -> bool:

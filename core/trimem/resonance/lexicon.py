@@ -88,6 +88,16 @@ class Lexicon:
         return {surface: i for i, surface in enumerate(self.surfaces)}
 
     @cached_property
+    def surfaces_of(self) -> NDArray[np.int64]:
+        """The surfaces of each entry, (entries, most surfaces), -1 where it has fewer."""
+        order = np.argsort(self.owner, kind="stable")
+        counts = np.bincount(self.owner, minlength=len(self.entries))
+        place = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
+        table = np.full((len(self.entries), int(counts.max())), -1)
+        table[self.owner[order], place] = order
+        return table
+
+    @cached_property
     def identity(self) -> str:
         """Changes whenever a surface, its sound or its order by frequency does."""
         digest = hashlib.blake2b(self.speak.identity.encode(), digest_size=12)

@@ -78,7 +78,7 @@ class Trajectory:
         Raises:
             InvalidInputError: The span is not inside the trajectory.
         """
-        self._check(start, stop)
+        self.check_span(start, stop)
         return unpack(self.codes, self.config.width, start, stop)
 
     def anchors_at(self, start: int, stop: int) -> dict[int, str]:
@@ -87,7 +87,7 @@ class Trajectory:
         Raises:
             InvalidInputError: The span is not inside the trajectory.
         """
-        self._check(start, stop)
+        self.check_span(start, stop)
         bits = np.unpackbits(self.anchored[start // 8 : -(-stop // 8)])[start % 8 : start % 8 + stop - start]
         before = int(self._anchors_before[start // 8])
         if start % 8:
@@ -127,7 +127,7 @@ class Trajectory:
 
     def span(self, start: int, stop: int) -> NDArray[np.uint32]:
         """Return the sum of what the words of a span inject, (16,): one subtraction of two states."""
-        self._check(start, stop)
+        self.check_span(start, stop)
         return self.state(stop) - self.state(start)
 
     def phases(self, start: int = 0, stop: int | None = None) -> Tensor:
@@ -135,7 +135,8 @@ class Trajectory:
         levels = levels_of(self.codes_at(start, self.words if stop is None else stop), self.config)
         return (levels.float() + 0.5) / (1 << self.config.bits)
 
-    def _check(self, start: int, stop: int) -> None:
+    def check_span(self, start: int, stop: int) -> None:
+        """Raise InvalidInputError if a span is not inside the trajectory."""
         if not 0 <= start <= stop <= self.words:
             raise InvalidInputError(f"a span lies between 0 and {self.words}, got {start} to {stop}")
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from trimem import InvalidInputError
+from trimem import InvalidInputError, LanguageModel
 from trimem.bench import resonance, sounds
 from trimem.bench.mishearing import Mishearing
+from trimem.bench.resonance_codec import CODES, NOISES, measure_codec, measure_consensus, measure_sizes
 from trimem.bench.resonance_search import SYSTEMS, measure, read_stream
 from trimem.cli import app
 from trimem.resonance.lexicon import Lexicon, lexicon
@@ -89,7 +90,7 @@ def test_the_command_writes_what_it_measured(tmp_path: Path, text: str) -> None:
     source, result = tmp_path / "text.txt", tmp_path / "result.json"
     source.write_text(text)
     command = ["bench", "resonance", "--text", str(source), "--json", str(result), "--words", "300", "--words", "600"]
-    done = CliRunner().invoke(app, [*command, "--n", "2", "--system", "resonance"])
+    done = CliRunner().invoke(app, [*command, "--n", "2", "--system", "resonance", "--part", "search"])
     assert done.exit_code == 0, done.output
     written = json.loads(result.read_text())
     assert {row["words"] for row in written["search"]} == {300, 600}
@@ -97,3 +98,37 @@ def test_the_command_writes_what_it_measured(tmp_path: Path, text: str) -> None:
     done = CliRunner().invoke(app, ["bench", "resonance", "--text", str(tmp_path / "no"), "--json", str(result)])
     assert done.exit_code == 1
     assert "UTF-8 text file was expected" in done.output
+
+
+def test_codes_are_stored_decoded_and_compared(text: str, known: Lexicon, smollm: LanguageModel) -> None:
+    rows = measure_codec(text[:900], known, smollm, tokens=60)
+    assert [(row.code, row.prior) for row in rows] == [
+        (code, prior)
+        for code, config in CODES.items()
+        for prior in ("unigram", smollm.name)
+        if prior == "unigram" or not config.unigram_anchors
+    ]
+    assert rows[0].tokens_exact == 1
+    assert rows[0].blocks_flagged == 0
+    assert all(row.blocks_silently_wrong == 0 for row in rows)
+    assert all(row.blocks_flagged > 0 for row in rows if row.tokens_exact < 1)
+    assert all(0 < row.signal_bytes_per_token < row.bytes_per_token for row in rows)
+    sizes = measure_sizes(text[:900], smollm, tokens=60)
+    assert sizes["kv_cache_float16"] == 2 * 2 * 30 * 3 * 64
+    assert sizes["token_ids"] == 2
+    assert 0 < sizes["entropy_bound"] < sizes["xz"] < sizes["text"]
+
+
+def test_signal_and_prior_together_beat_either(text: str, known: Lexicon, smollm: LanguageModel) -> None:
+    rows = measure_consensus(text, known, smollm, words=60, seed=0)
+    assert [row.noise for row in rows] == list(NOISES)
+    for row in rows[1:3]:
+        assert row.both >= max(row.signal, row.prior)
+    assert rows[0].signal > rows[-1].signal
+    assert len({row.words for row in rows}) == len({row.prior for row in rows}) == 1
+
+
+def test_parts_are_checked(tmp_path: Path) -> None:
+    for wrong in ({"parts": ["ear"]}, {"tokens": 0}):
+        with pytest.raises(InvalidInputError):
+            resonance.run(tmp_path / "none", **wrong)

@@ -1,0 +1,310 @@
+"""Signal Consensus: what was stored and what a language would say decide together, and a checksum judges.
+
+The posterior of a word is its prior times the likelihood of the signal, a code or a noisy phase. Blocks are
+decoded at once: every word is scored given the best guesses before it, the guesses are renewed, and so on. The
+fixed point is the greedy decoding from left to right, mostly reached after a few rounds (Jacobi decoding,
+Santilli et al., ACL 2023). A block whose CRC fails is tried again with its least certain words exchanged, best
+combinations first; what still fails is flagged, and never passed off as memory.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from trimem.errors import FingerprintMismatch
+from trimem.resonance.code import Codebook, checksum
+from trimem.resonance.prior import NOTHING, Prior, UnigramPrior, Window
+from trimem.resonance.torus import TURN
+from trimem.resonance.trajectory import Trajectory
+
+CANDIDATES = 64
+TRIES = 4096
+"""Combinations of a block that are checked: a wrong one passes a CRC-32 once in a million blocks."""
+
+ROUNDS = 6
+CONTEXT = 64
+"""Words before a stretch in doubt that a language model reads."""
+
+SEGMENT = 8192
+"""Words that are decoded together; the next ones follow with what was decoded as context."""
+
+STRETCH = 8
+"""Most blocks in doubt that are read in one window."""
+
+_RUNNERS_UP = 4  # of one word, in combinations
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evidence:
+    """What the signal says of each word.
+
+    Attributes:
+        candidates: (words, candidates) surfaces, :data:`trimem.resonance.prior.NOTHING` where there are fewer.
+        likelihood: (words, candidates) log-likelihood of the signal, in nats.
+        anchors: Words that are stored as they are.
+    """
+
+    candidates: NDArray[np.int64] = field(repr=False)
+    likelihood: NDArray[np.float64] = field(repr=False)
+    anchors: dict[int, str] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Reconstruction:
+    """A text decoded from its trajectory.
+
+    Attributes:
+        text: The text, with a best guess where a block is flagged.
+        units: The same, word by word.
+        start: Position of the first word.
+        verified_blocks: Blocks whose checksum holds.
+        flagged_blocks: Blocks whose checksum fails: their text is a guess.
+    """
+
+    text: str
+    units: tuple[str, ...] = field(repr=False)
+    start: int
+    verified_blocks: tuple[int, ...]
+    flagged_blocks: tuple[int, ...]
+
+    @property
+    def verified(self) -> bool:
+        """Whether all of it is as it was."""
+        return not self.flagged_blocks
+
+
+def code_evidence(trajectory: Trajectory, codebook: Codebook, start: int, stop: int, k: int = CANDIDATES) -> Evidence:
+    """Return what codes say: every surface that has the code is as likely, any other impossible.
+
+    Args:
+        trajectory: What is stored.
+        codebook: Of the same lexicon and configuration.
+        start: First word.
+        stop: Word past the last.
+        k: Most candidates of a word, the most common ones.
+
+    Raises:
+        FingerprintMismatch: The trajectory was made with another lexicon or configuration.
+    """
+    if (trajectory.lexicon, trajectory.config) != (codebook.lexicon.identity, codebook.config):
+        raise FingerprintMismatch(
+            f"the trajectory was made with lexicon {trajectory.lexicon} and {trajectory.config}, not with lexicon "
+            f"{codebook.lexicon.identity} and {codebook.config}: decode it with what it was made with"
+        )
+    codes = trajectory.codes_at(start, stop)
+    rows = [codebook.candidates(int(code))[:k] for code in codes]
+    widest = max([len(row) for row in rows] + [1])
+    candidates = np.full((len(rows), widest), NOTHING)
+    for i, row in enumerate(rows):
+        candidates[i, : len(row)] = row
+    likelihood = np.where(candidates == NOTHING, -np.inf, 0.0)
+    anchors = {at - start: text for at, text in trajectory.anchors_at(start, stop).items()}
+    return Evidence(candidates, likelihood, anchors)
+
+
+def phase_likelihood(phases: Tensor, codebook: Codebook, noise: float) -> Tensor:
+    """Return how likely each word of the lexicon is to lie where phases were measured.
+
+    Args:
+        phases: (n, 16) in turns, each coordinate with normal noise.
+        codebook: The words.
+        noise: Its standard deviation, in turns.
+
+    Returns:
+        (n, entries) ``-d^2 / (2 noise^2)`` with the toroidal distance d, on the device of ``phases``.
+    """
+    points = (codebook.phases.double() / TURN).float().to(phases.device)
+    total = phases.new_zeros(len(phases), len(points))
+    for column, measured in zip(points.T, phases.T, strict=True):
+        apart = (measured[:, None] - column[None]).abs()
+        total += torch.minimum(apart, 1 - apart).square()
+    return -total / (2 * noise**2)
+
+
+def phase_evidence(phases: Tensor, codebook: Codebook, noise: float, k: int = CANDIDATES) -> Evidence:
+    """Return what noisy phases say of the ``k`` words that fit best with their frequency; all their surfaces count."""
+    lexicon = codebook.lexicon
+    frequency = torch.tensor([entry.frequency for entry in lexicon.entries]).log().to(phases)
+    likelihood = phase_likelihood(phases, codebook, noise)
+    best = (likelihood + frequency).topk(min(k, len(frequency)), dim=1).indices
+    surfaces = lexicon.surfaces_of[best.cpu().numpy()]
+    likely = likelihood.gather(1, best).cpu().numpy().astype(np.float64)
+    flat = surfaces.reshape(len(best), -1)
+    likely = np.repeat(likely, surfaces.shape[2], axis=1)
+    return Evidence(flat, np.where(flat == NOTHING, -np.inf, likely), {})
+
+
+def reconstruct(
+    trajectory: Trajectory,
+    codebook: Codebook,
+    prior: Prior | None = None,
+    *,
+    start: int = 0,
+    stop: int | None = None,
+    rounds: int = ROUNDS,
+    tries: int = TRIES,
+    k: int = CANDIDATES,
+) -> Reconstruction:
+    """Decode a trajectory, or a stretch of it.
+
+    Args:
+        trajectory: What is stored.
+        codebook: Of the same lexicon and configuration.
+        prior: What words are likely; by default their frequency.
+        start: First word.
+        stop: Word past the last; None is the end.
+        rounds: Most times that all blocks in doubt are read again.
+        tries: Combinations checked of a block in doubt.
+        k: Most candidates of a word.
+
+    Raises:
+        FingerprintMismatch: The trajectory was made with another lexicon or configuration.
+        InvalidInputError: The stretch is not inside the trajectory.
+
+    Cost: where frequencies decide, O(words); else a forward pass over the blocks in doubt for each round.
+    """
+    stop = len(trajectory) if stop is None else stop
+    trajectory.check_span(start, stop)
+    block = trajectory.config.block
+    origin = start // block * block
+    end = min(-(-stop // block) * block, len(trajectory)) if stop > start else origin
+    units: list[str] = []
+    doubtful: list[int] = []
+    for low in range(origin, end, max(1, SEGMENT // block) * block):
+        high = min(low + max(1, SEGMENT // block) * block, end)
+        evidence = code_evidence(trajectory, codebook, low, high, k)
+        checks = trajectory.checks[low // block : -(-high // block)].tolist()
+        decoder = _Decoder(evidence, codebook.lexicon.surfaces, checks, block, units[-CONTEXT:])
+        decoder.decode(prior, UnigramPrior(codebook.lexicon), rounds, tries)
+        units += decoder.units
+        doubtful += [low // block + number for number in decoder.doubtful]
+    verified = tuple(sorted(set(range(origin // block, -(-end // block))) - set(doubtful)))
+    wanted = tuple(units[start - origin : stop - origin])
+    return Reconstruction("".join(wanted), wanted, start, verified, tuple(doubtful))
+
+
+class _Decoder:
+    """The guesses of one reconstruction and which blocks are settled."""
+
+    def __init__(
+        self,
+        evidence: Evidence,
+        surfaces: Sequence[str],
+        checks: Sequence[int],
+        block: int,
+        context: Sequence[str] = (),
+    ) -> None:
+        self._evidence = evidence
+        self._context = list(context)
+        self._surfaces = surfaces
+        self._checks = checks
+        self._block = block
+        self._fixed = np.zeros(len(evidence.candidates), dtype=bool)
+        self._fixed[list(evidence.anchors)] = True
+        self.units = [evidence.anchors.get(i, "") for i in range(len(evidence.candidates))]
+        self.doubtful = list(range(len(checks)))
+
+    def decode(self, prior: Prior | None, frequency: Prior, rounds: int, tries: int) -> None:
+        """Decode by frequency, and what fails by the prior, until nothing changes any more."""
+        self.renew(list(self.doubtful), frequency, tries)
+        if prior is None:
+            return
+        for _ in range(rounds):
+            before = list(self.units)
+            self.renew(list(self.doubtful), prior, tries)
+            if self.units == before:
+                break
+
+    def renew(self, blocks: Sequence[int], prior: Prior, tries: int) -> None:
+        """Score the words of some blocks given all guesses, guess them anew, and check them."""
+        stretches = _stretches(blocks)
+        windows = [self._window(stretch) for stretch in stretches]
+        for stretch, scores in zip(stretches, prior.score(windows), strict=True):
+            for number in stretch:
+                start, stop = self._span(number)
+                skipped = start - self._span(stretch[0])[0]
+                posterior = scores[skipped : skipped + stop - start] + self._evidence.likelihood[start:stop]
+                if self._decode(number, posterior, tries):
+                    self.doubtful.remove(number)
+
+    def _span(self, number: int) -> tuple[int, int]:
+        return number * self._block, min((number + 1) * self._block, len(self.units))
+
+    def _window(self, stretch: Sequence[int]) -> Window:
+        start, stop = self._span(stretch[0])[0], self._span(stretch[-1])[1]
+        context = (
+            [*self._context, *self.units[:start]][-CONTEXT:] if start < CONTEXT else self.units[start - CONTEXT : start]
+        )
+        return Window([*context, *self.units[start:stop]], len(context), self._evidence.candidates[start:stop])
+
+    def _decode(self, number: int, posterior: NDArray[np.float64], tries: int) -> bool:
+        """Write the best guess of a block, or the best combination that passes its check; return if one does."""
+        start, stop = self._span(number)
+        candidates = self._evidence.candidates[start:stop]
+        order = np.argsort(-posterior, axis=1, kind="stable")[:, : _RUNNERS_UP + 1]
+        ranked = np.take_along_axis(posterior, order, axis=1)
+        units = [
+            self.units[start + i] if self._fixed[start + i] else self._surface(candidates[i, order[i, 0]])
+            for i in range(stop - start)
+        ]
+        self.units[start:stop] = units
+        swaps = [
+            (float(ranked[i, 0] - ranked[i, j]), i, self._surface(candidates[i, order[i, j]]))
+            for i in range(stop - start)
+            if not self._fixed[start + i]
+            for j in range(1, order.shape[1])
+            if np.isfinite(ranked[i, j])
+        ]
+        for combination in islice(combinations(swaps), tries):
+            tried = list(units)
+            for i, surface in combination:
+                tried[i] = surface
+            if checksum(tried) == self._checks[number]:
+                self.units[start:stop] = tried
+                return True
+        return False
+
+    def _surface(self, number: int) -> str:
+        return "" if number == NOTHING else self._surfaces[number]
+
+
+def _stretches(blocks: Sequence[int]) -> list[list[int]]:
+    """Return neighbouring blocks together, at most :data:`STRETCH`."""
+    found: list[list[int]] = []
+    for number in blocks:
+        if found and found[-1][-1] == number - 1 and len(found[-1]) < STRETCH:
+            found[-1].append(number)
+        else:
+            found.append([number])
+    return found
+
+
+def combinations(swaps: Sequence[tuple[float, int, str]]) -> Iterator[list[tuple[int, str]]]:
+    """Return sets of swaps in order of what they lose together, none first; no place is swapped twice.
+
+    Args:
+        swaps: Loss in nats, place, and what stands there instead.
+
+    Cost: O(log n) for each set, and as much memory as sets were taken.
+    """
+    ordered = sorted(swaps)
+    yield []
+    heap: list[tuple[float, tuple[int, ...]]] = [(ordered[0][0], (0,))] if ordered else []
+    while heap:
+        loss, chosen = heapq.heappop(heap)
+        places = [ordered[i][1] for i in chosen]
+        if len(set(places)) == len(places):
+            yield [ordered[i][1:] for i in chosen]
+        following = chosen[-1] + 1
+        if following < len(ordered):
+            more = ordered[following][0]
+            heapq.heappush(heap, (loss + more, (*chosen, following)))
+            heapq.heappush(heap, (loss + more - ordered[chosen[-1]][0], (*chosen[:-1], following)))
