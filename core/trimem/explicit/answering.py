@@ -70,7 +70,7 @@ class Answering:
         *earlier, found = self._find()
         self.as_text = () if earlier else tuple(cold(found))
         self._prompt[:0] = [token for hit in reversed(self.as_text) for token in compiler.reference(hit.text)]
-        self._found = [*earlier, tuple(hit for hit in found if hit not in self.as_text)]
+        self._found = self._beside_text([*earlier, found])
         self._searched = time.perf_counter()
 
     def speak(self, on_text: Callable[[str], None] | None = None, stop: Callable[[], bool] | None = None) -> Answer:
@@ -110,7 +110,14 @@ class Answering:
     @contextmanager
     def _attached(self) -> Iterator[Reading]:
         with ExitStack() as stack:
-            yield read_found(self._found, find=self._find, read=partial(self._enter, stack))
+            yield read_found(
+                self._found, find=lambda: self._beside_text(self._find()), read=partial(self._enter, stack)
+            )
+
+    def _beside_text(self, found: Sequence[Sequence[Hit]]) -> list[tuple[Hit, ...]]:
+        """Leave out what the prompt holds."""
+        held = {hit.id for hit in self.as_text}
+        return [tuple(hit for hit in hits if hit.id not in held) for hits in found]
 
     def _enter(self, stack: ExitStack, found: Sequence[Sequence[Hit]]) -> Reading:
         """Attach what the pieces of the prompt found until ``stack`` is closed."""

@@ -521,6 +521,7 @@ class ExplicitBank(Bank):
         namespace: str | Sequence[str],
         k: int = 5,
         where: Mapping[str, Any] | None = None,
+        history: Sequence[Message] = (),
         read: ReadConfig | str = "dense",
     ) -> Future[int]:
         """Find and load in the background what a question will read: while it is still typed, say.
@@ -532,6 +533,7 @@ class ExplicitBank(Bank):
             namespace: Whose memory to read, and below.
             k: How many slots at most.
             where: Filter on metadata, as in :meth:`recall`.
+            history: What was said before it, as in :meth:`ask`.
             read: How the slots will be read, as in :meth:`attach`.
 
         Returns:
@@ -540,7 +542,7 @@ class ExplicitBank(Bank):
         how = as_read_config(read)
 
         def load() -> int:
-            hits = self.recall(query, k, namespace=namespace, where=where)
+            hits = self.recall(query, k, namespace=namespace, where=where, history=history)
             self.compile(hits, progress=False)
             return len(self._records.read(self.compiler, [hit.id for hit in hits], tokens_per_hit(hits, how.density)))
 

@@ -3,7 +3,7 @@
 The words of the last questions are searched for together with those of the new one; what is meant is
 taken from the new one alone. So a question that says what it is about is found as before, and one that does
 not is found by what the talk was about. What was answered is left out: long or wrong answers would lead
-the search astray. Chosen among thirty other ways by ``trimem bench follow-ups``.
+the search astray. ``trimem bench follow-ups`` compares it with other ways.
 """
 
 from __future__ import annotations

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import pytest
 import torch
@@ -27,6 +28,7 @@ from trimem import (
     LanguageModel,
     ReadConfig,
     Reading,
+    SlotNotFoundError,
     Turn,
     UnsupportedModelError,
 )
@@ -35,7 +37,7 @@ from trimem.errors import CalibrationNotFoundError
 from trimem.explicit.calibrate import calibrate
 from trimem.explicit.calibration import own_calibration, save
 from trimem.explicit.compiler import Compiler
-from trimem.explicit.read import moved
+from trimem.explicit.read import Placement, moved
 from trimem.explicit.record import Record
 from trimem.explicit.rereading import question_likelihood
 from trimem.lm.attach import attach
@@ -186,6 +188,51 @@ def test_a_conversation_read_in_pieces_searches_for_the_question_with_its_histor
     answer = bank.ask(question, namespace="a", k=1, history=TALK, max_new_tokens=2, read=ReadConfig(exchange=size))
     assert answer.citations[0].hit.text == PUMP
     assert answer.citations[0].share == pytest.approx(1)
+
+
+WAYS: dict[str, Callable[[ExplicitBank], Sequence[Hit]]] = {
+    "ask": lambda bank: bank.ask("pump?", namespace="a", max_new_tokens=2).hits,
+    "ask_many": lambda bank: bank.ask_many(["pump?"], namespaces=["a"], max_new_tokens=2)[0].hits,
+    "pieces": lambda bank: (
+        bank.ask("the pump, the blue pump?", namespace="a", max_new_tokens=2, read=ReadConfig(exchange=16)).hits
+    ),
+    "rerank": lambda bank: bank.recall("pump?", namespace="a", rerank=2),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_is_replaced_before_it_is_read_is_found_again(
+    bank: ExplicitBank, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    bank.remember(PUMP, namespace="a", ids="x")
+    check_held = bank._check_held
+    versions = iter((f"{PUMP} New.", f"{PUMP} Newer."))
+
+    def overtaken(ids: Sequence[str]) -> None:
+        for text in versions:
+            bank.remember(text, namespace="a", ids="x")
+            break
+        check_held(ids)
+
+    monkeypatch.setattr(bank, "_check_held", overtaken)
+    assert [hit.text for hit in WAYS[way](bank)] == [f"{PUMP} Newer."]
+
+
+def test_what_the_prompt_holds_as_text_is_not_read_twice(bank: ExplicitBank, monkeypatch: pytest.MonkeyPatch) -> None:
+    bank.remember(BOAT, namespace="a")
+    bank.remember(PUMP, namespace="a", compile=False)
+    place, tried = bank._place, []
+
+    def overtaken(*arguments: Any) -> Placement:
+        tried.append(arguments[-1])
+        if len(tried) == 1:
+            raise SlotNotFoundError("replaced a moment ago")
+        return place(*arguments)
+
+    monkeypatch.setattr(bank, "_place", overtaken)
+    answer = bank.ask("the pump and the boat", namespace="a", k=2, max_new_tokens=2, cold="text")
+    assert sorted(hit.text for hit in answer.hits) == sorted([PUMP, BOAT])
+    assert [[hit.text for hit in hits] for hits in tried] == [[BOAT], [BOAT]]
 
 
 async def test_turns_and_history_off_the_event_loop(bank: ExplicitBank) -> None:
