@@ -20,17 +20,19 @@ ROOT = Path(__file__).parent.parent
 CORE = ROOT / "core" / "trimem"
 
 # Which rooms a room may import from; each is a folder or file directly under core/trimem.
-LEAVES = {"errors", "types", "progress"}
+LEAVES = {"errors", "types", "progress", "drawing"}
 FOUNDATION = LEAVES | {"text", "lm", "store"}
 ALLOWED = {
     "errors": set[str](),
     "types": {"errors"},
     "progress": set[str](),
+    "drawing": {"errors"},
     "text": LEAVES,
     "lm": LEAVES,
     "store": LEAVES,
     "bank": FOUNDATION,
     "explicit": FOUNDATION | {"bank"},
+    "transit": FOUNDATION | {"bank", "console"},
     "console": {"errors", "types"},
     "cli_sync": FOUNDATION | {"bank", "explicit", "console"},
     "bench": FOUNDATION | {"bank", "explicit", "resonance", "transit", "console"},

@@ -15,10 +15,11 @@ from typing import Any
 from trimem.bench.corpus import Corpus, Question
 from trimem.bench.environment import environment
 from trimem.bench.needle import needle
-from trimem.bench.plots import new_figure, system_color
+from trimem.bench.plots import system_color
 from trimem.bench.systems import ExplicitMemory, System
 from trimem.bench.trials import LEAD, MAX_NEW_TOKENS, Trial, ask, found, remember, search, warm_up
 from trimem.bench.variants import read_from
+from trimem.drawing import new_figure
 from trimem.errors import InvalidInputError
 from trimem.explicit.bank import ExplicitBank
 from trimem.explicit.compiler import Compiler

@@ -13,11 +13,12 @@ from typing import Any
 from trimem.bench.bootstrap import mean_difference
 from trimem.bench.corpus import Question
 from trimem.bench.environment import environment
-from trimem.bench.plots import new_figure, system_color
+from trimem.bench.plots import system_color
 from trimem.bench.systems import System
 from trimem.bench.trials import Outcome, Trial, ask, found, remember, search
 from trimem.bench.two_facts import two_facts
 from trimem.bench.variants import read_from
+from trimem.drawing import new_figure
 from trimem.errors import InvalidInputError
 from trimem.explicit.bank import ExplicitBank
 from trimem.lm.model import LanguageModel

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from trimem.errors import InvalidInputError, MissingDependencyError
+from trimem.drawing import new_figure
+from trimem.errors import InvalidInputError
 from trimem.explicit.cost import Costs, Medium
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 def plot_explicit(result: Mapping[str, Any], path: Path) -> None:
@@ -106,16 +104,3 @@ def plot_costs(costs: Costs, path: Path, *, model: str, uses: float | None = Non
         figure.savefig(path, dpi=150)
     except (OSError, ValueError) as error:
         raise InvalidInputError(f"the plot cannot be drawn at {path}: {error}") from error
-
-
-def new_figure(width: float, height: float) -> Figure:
-    """Return an empty figure of that size in inches.
-
-    Raises:
-        MissingDependencyError: matplotlib is not installed.
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingDependencyError('plots need matplotlib: pip install "trimem[bench]"') from error
-    return Figure(figsize=(width, height), layout="constrained")

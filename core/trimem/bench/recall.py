@@ -18,7 +18,8 @@ import numpy as np
 from trimem.bench.bootstrap import mean_difference
 from trimem.bench.collections import Collection, Query, load
 from trimem.bench.environment import environment
-from trimem.bench.plots import new_figure, system_color
+from trimem.bench.plots import system_color
+from trimem.drawing import new_figure
 from trimem.errors import InvalidInputError
 from trimem.explicit.bank import ExplicitBank
 from trimem.lm.model import LanguageModel

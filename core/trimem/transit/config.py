@@ -1,0 +1,78 @@
+"""How a codec of transit memory is built; stored beside its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from trimem.errors import InvalidInputError
+from trimem.transit.numbers import NUMBERS
+
+CONFIG_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class TransitConfig:
+    """Choices made when a codec is fitted; they hold for its whole life.
+
+    Attributes:
+        code_dim: Numbers that are stored of a vector.
+        numbers: In what they are stored, one of :data:`trimem.transit.numbers.NUMBERS`.
+        layers: Couplings of the flow; 0 is PCA with a predictor.
+        hidden: Width of the couplings' sub-networks.
+        predictor_hidden: Width of the predictor's.
+        blocks: SwiGLU blocks of each sub-network.
+        width: How many principal dimensions the couplings see; None is eight times ``code_dim``.
+        max_error: How far off any number of an expanded vector may be, in units of the input; None promises
+            nothing. Where the codec is further off, corrections are stored beside the code.
+
+    Raises:
+        InvalidInputError: A value is outside what is allowed.
+    """
+
+    code_dim: int
+    numbers: str = "int8"
+    layers: int = 2
+    hidden: int = 256
+    predictor_hidden: int = 384
+    blocks: int = 1
+    width: int | None = None
+    max_error: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, least in (("code_dim", 1), ("layers", 0), ("hidden", 1), ("predictor_hidden", 1), ("blocks", 1)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise InvalidInputError(f"{name} must be a whole number of at least {least}, got {value!r}")
+        if self.numbers not in NUMBERS:
+            raise InvalidInputError(f"numbers must be one of {', '.join(NUMBERS)}, got {self.numbers!r}")
+        if self.width is not None and (not isinstance(self.width, int) or self.width <= self.code_dim):
+            raise InvalidInputError(
+                f"width must be a whole number above code_dim, {self.code_dim}, or None, got {self.width!r}"
+            )
+        if self.max_error is not None and not 0 < self.max_error < float("inf"):
+            raise InvalidInputError(f"max_error must be a number above 0, or None, got {self.max_error!r}")
+
+    def active(self, dim: int) -> int:
+        """Return how many of ``dim`` principal dimensions the couplings see."""
+        return min(dim, self.width if self.width is not None else 8 * self.code_dim)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"version": CONFIG_VERSION, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> TransitConfig:
+        """Read what :meth:`to_json` made.
+
+        Raises:
+            InvalidInputError: It is of another version or has keys this version does not know.
+        """
+        known = {field.name for field in fields(cls)}
+        values = {key: value for key, value in data.items() if key != "version"}
+        if data.get("version") != CONFIG_VERSION or not values.keys() <= known:
+            raise InvalidInputError(
+                f"the codec's configuration is version {data.get('version')!r} with {sorted(values)}, this trimem "
+                f"reads version {CONFIG_VERSION} with {sorted(known)}: upgrade trimem, or fit the codec again"
+            )
+        return cls(**values)

@@ -1,0 +1,339 @@
+"""The codec of transit memory: an invertible network of which half is kept, and a guess of the other half.
+
+After MemoryTransit's IDRP (invertible dimensionality reduction and predictor). A flow turns a vector into
+``[z_comp, z_aux]``. Only ``z_comp`` is stored; a small network guesses ``z_aux`` from it, and the way back
+through the flow gives the vector again. Begun as here, the codec is PCA: the flow starts with a rotation to
+principal components, and everything learned starts by changing nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from trimem.errors import CorruptTensorError, InvalidInputError
+from trimem.transit.bound import Corrections, correct
+from trimem.transit.config import TransitConfig
+from trimem.transit.flow import ActNorm, Chain, Coupling, Orthogonal, SwiGLU
+from trimem.transit.numbers import pack, scales, unpack
+
+_LARGEST = 1e15
+"""What lies further out is met by corrections: float32 cannot square or sum much larger numbers."""
+
+_AWAKE = 0.05
+
+_ROWS = 8192
+"""Vectors that are computed at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Compressed:
+    """Vectors as they are stored.
+
+    Attributes:
+        codes: (n, code_dim) in the codec's numbers.
+        corrections: What keeps the bound, empty where none was asked for.
+    """
+
+    codes: Tensor
+    corrections: Corrections
+
+    def nbytes(self) -> Tensor:
+        """Return the bytes of each vector, (n,) in int64."""
+        n, dim = self.codes.shape
+        return self.corrections.nbytes(n) + dim * self.codes.element_size()
+
+
+class Idrp(nn.Module):
+    """A codec for vectors of one kind; :func:`trimem.transit.train.fit` makes one.
+
+    Args:
+        dim: Numbers of a vector.
+        config: How it is built.
+        seed: Of the weights that training starts from.
+
+    Raises:
+        InvalidInputError: The code would not be smaller than the vector.
+    """
+
+    def __init__(self, dim: int, config: TransitConfig, *, seed: int = 0) -> None:
+        super().__init__()
+        if config.code_dim >= dim:
+            raise InvalidInputError(
+                f"a code must be smaller than the vector: code_dim is {config.code_dim}, vectors have {dim} numbers"
+            )
+        self.dim, self.config = dim, config
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            first = [Orthogonal(torch.zeros(dim), torch.eye(dim)), ActNorm(dim)]
+            couplings = [Coupling(*sides, config.hidden, config.blocks) for sides in _sides(dim, config)]
+            self.flow = Chain([*first, *couplings])
+            self.predictor = SwiGLU(config.code_dim, config.predictor_hidden, dim - config.code_dim, config.blocks)
+            self.uncertainty = SwiGLU(config.code_dim, 32, 1)
+        self.scale: Tensor
+        self.register_buffer("scale", torch.ones(config.code_dim))
+
+    @classmethod
+    @torch.no_grad()
+    def principal(cls, data: Tensor, config: TransitConfig, *, seed: int = 0) -> Idrp:
+        """Return the codec that training starts from: PCA of the data at that code size.
+
+        Args:
+            data: (n, dim), at least two rows.
+            config: How it is built.
+            seed: Of the weights that training starts from.
+
+        Raises:
+            InvalidInputError: The data is no matrix of finite numbers, or too small.
+        """
+        data = checked(data)
+        if len(data) < 2:
+            raise InvalidInputError(f"a codec is fitted to at least 2 vectors, got {len(data)}")
+        codec = cls(data.shape[1], config, seed=seed)
+        rotation, norm = codec.flow.transforms[:2]
+        assert isinstance(norm, ActNorm)
+        rotation.load_state_dict(Orthogonal.principal(data).state_dict())
+        norm.initialize(rotation(data))
+        codec.settle(data)
+        missed = (codec.expand(codec.compress(data)) - data).square().mean()
+        codec.uncertainty.last.bias.fill_(float(missed.clamp_min(torch.finfo(torch.float32).tiny).log()))
+        return codec.eval()
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Return ``z_comp`` in float32, (n, code_dim), differentiable.
+
+        Args:
+            x: (n, dim).
+        """
+        z: Tensor = self.flow(x)
+        return z[:, : self.config.code_dim]
+
+    def decode(self, comp: Tensor) -> Tensor:
+        """Return vectors in float32, (n, dim), differentiable.
+
+        Args:
+            comp: (n, code_dim) in float32.
+        """
+        return self.flow.inverse(torch.cat([comp, self.predictor(comp)], dim=1))
+
+    @torch.no_grad()
+    def compress(self, x: Tensor) -> Tensor:
+        """Return codes as they are stored, (n, code_dim) in the codec's numbers.
+
+        Args:
+            x: (n, dim) in any floating point.
+
+        Raises:
+            InvalidInputError: The vectors are of another dimension, or a number is not finite.
+        """
+        return self.pack(self.code(x))
+
+    @torch.no_grad()
+    def code(self, x: Tensor) -> Tensor:
+        """Return codes before they are rounded to what is stored, (n, code_dim) in float32.
+
+        Args:
+            x: (n, dim) in any floating point.
+
+        Raises:
+            InvalidInputError: The vectors are of another dimension, or a number is not finite.
+        """
+        return torch.cat([self.encode(_tamed(rows)) for rows in _batches(checked(x, self.dim))])
+
+    def pack(self, code: Tensor) -> Tensor:
+        """Return codes as they are stored, of what :meth:`code` returned."""
+        return pack(code, self.scale, self.config.numbers)
+
+    @torch.no_grad()
+    def expand(self, codes: Tensor, leftover: Tensor | None = None) -> Tensor:
+        """Return vectors, (n, dim) in float32.
+
+        Args:
+            codes: As :meth:`compress` made them.
+            leftover: As :meth:`leftover` returned it: with it, what was compressed comes back to within 1e-5.
+
+        Raises:
+            InvalidInputError: The codes are of another dimension.
+        """
+        comp = self.unpack(codes)
+        if leftover is None:
+            return torch.cat([self.decode(rows) for rows in _batches(comp)])
+        return self.flow.inverse(torch.cat([comp, self.predictor(comp)], dim=1) + leftover)
+
+    @torch.no_grad()
+    def leftover(self, x: Tensor, codes: Tensor) -> Tensor:
+        """Return what codes and predictor miss of the flow's result, (n, dim) in float32.
+
+        Args:
+            x: (n, dim), what was compressed.
+            codes: What it was compressed to.
+        """
+        comp = self.unpack(codes)
+        z: Tensor = self.flow(checked(x, self.dim))
+        return z - torch.cat([comp, self.predictor(comp)], dim=1)
+
+    def compress_within(self, x: Tensor, max_error: float | None = None) -> Compressed:
+        """Return codes with the corrections that keep every number within the bound.
+
+        Args:
+            x: (n, dim) in any floating point.
+            max_error: In units of x; None is the configuration's.
+
+        Raises:
+            InvalidInputError: The vectors are of another dimension, or a number is not finite.
+        """
+        return self.within(x, self.compress(x), max_error)
+
+    def within(self, x: Tensor, codes: Tensor, max_error: float | None = None) -> Compressed:
+        """Return codes with the corrections that keep every number of what they stand for within the bound.
+
+        Args:
+            x: (n, dim), what the codes stand for.
+            codes: As :meth:`compress` made them.
+            max_error: In units of x; None is the configuration's.
+        """
+        bound = self.config.max_error if max_error is None else max_error
+        if bound is None:
+            return Compressed(codes, Corrections.none(self.dim))
+        return Compressed(codes, correct(checked(x, self.dim), self.expand(codes), bound))
+
+    def expand_within(self, stored: Compressed) -> Tensor:
+        """Return vectors with their corrections, (n, dim) in float32."""
+        return stored.corrections.apply(self.expand(stored.codes))
+
+    @torch.no_grad()
+    def expected_error(self, codes: Tensor) -> Tensor:
+        """Return how far off the numbers of each expanded vector are likely to be, root mean square, (n,).
+
+        Args:
+            codes: As :meth:`compress` made them.
+        """
+        log_variance: Tensor = self.uncertainty(self.unpack(codes))[:, 0]
+        return (0.5 * log_variance).exp()
+
+    @torch.no_grad()
+    def settle(self, data: Tensor) -> None:
+        """Choose the steps of int8 by the codes of data, (n, dim)."""
+        self.scale.copy_(scales(self.code(data)))
+
+    @torch.no_grad()
+    def wake(self) -> None:
+        """Let what is kept begin to see the scratch dimensions, a little: from all zeros, neither would learn."""
+        for coupling in self.flow.transforms[3::2]:
+            assert isinstance(coupling, Coupling)
+            seen = coupling.net.straight.weight[len(coupling.moved) :]  # of the shift
+            seen.fill_diagonal_(_AWAKE)
+
+    @property
+    def spread(self) -> Tensor:
+        """How much one unit of each number of a code is in units of the input, (code_dim,)."""
+        norm = self.flow.transforms[1]
+        assert isinstance(norm, ActNorm)
+        return (-norm.log_scale.detach()[: self.config.code_dim]).exp()
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies the codec: codes of two codecs are never mixed."""
+        state = self.state_dict()
+        digest = hashlib.sha256(json.dumps(self.config.to_json(), sort_keys=True).encode())
+        for name in sorted(state):
+            digest.update(state[name].cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def save(self, path: Path) -> None:
+        """Write the codec as a safetensors file, whole or not at all."""
+        metadata = {"config": json.dumps(self.config.to_json()), "dim": str(self.dim)}
+        data = save({name: tensor.contiguous() for name, tensor in self.state_dict().items()}, metadata)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f"{path.name}.{uuid4().hex}.tmp")
+        try:
+            with temporary.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+    @classmethod
+    def load(cls, path: Path) -> Idrp:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            CorruptTensorError: The file is missing or is no codec.
+            InvalidInputError: It is of another version.
+        """
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                config = TransitConfig.from_json(json.loads(metadata["config"]))
+                codec = cls(int(metadata["dim"]), config)
+                codec.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118 - no dict
+        except InvalidInputError:
+            raise
+        except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
+            raise CorruptTensorError(f"{path} cannot be read as a codec: {error!r}. Fit it again") from error
+        return codec.eval()
+
+    def unpack(self, codes: Tensor) -> Tensor:
+        """Return codes in float32, (n, code_dim), of what is stored.
+
+        Raises:
+            InvalidInputError: They are of another dimension.
+        """
+        if codes.ndim != 2 or codes.shape[1] != self.config.code_dim:
+            raise InvalidInputError(f"codes are (n, {self.config.code_dim}), got {tuple(codes.shape)}")
+        return unpack(codes, self.scale)
+
+
+def checked(x: Tensor, dim: int | None = None) -> Tensor:
+    """Return vectors in float32.
+
+    Args:
+        x: (n, dim) in any floating point.
+        dim: How many numbers a vector must have; None takes any.
+
+    Raises:
+        InvalidInputError: It is no matrix in floating point, of another dimension, or not finite.
+    """
+    if x.ndim != 2 or not x.is_floating_point() or (dim is not None and x.shape[1] != dim):
+        wanted = "n, dim" if dim is None else f"n, {dim}"
+        raise InvalidInputError(f"vectors are ({wanted}) in floating point, got {tuple(x.shape)} in {x.dtype}")
+    x = x.float()
+    if not bool(x.isfinite().all()):
+        rows = (~x.isfinite().all(1)).nonzero().flatten()[:5].tolist()
+        raise InvalidInputError(f"vectors must be finite in float32: rows {rows} hold NaN or infinity; leave them out")
+    return x
+
+
+def _tamed(x: Tensor) -> Tensor:
+    return x.clamp(-_LARGEST, _LARGEST)
+
+
+def _batches(x: Tensor) -> tuple[Tensor, ...]:
+    batches: tuple[Tensor, ...] = x.split(_ROWS)
+    return batches
+
+
+def _sides(dim: int, config: TransitConfig) -> list[tuple[Tensor, Tensor]]:
+    """Return which dimensions move which in each coupling, (dim,) in bool both.
+
+    What matters moves the dimensions that vary least, and those move what is kept, in turns. The former
+    serve as scratch paper: what is written there costs next to nothing if it is guessed wrong on the way back, so what
+    is kept can come to tell of what is dropped without the predictor having to know the latter exactly.
+    """
+    scratch = max(1, min(config.code_dim, (dim - config.code_dim) // 2))
+    index = torch.arange(dim)
+    kept, least = index < config.code_dim, index >= dim - scratch
+    active = (index < config.active(dim)) & ~least
+    return [(active, least) if layer % 2 == 0 else (least, kept) for layer in range(config.layers)]
