@@ -33,6 +33,7 @@ from trimem.console import (
     quiet,
 )
 from trimem.errors import InvalidInputError
+from trimem.transit.commands import transit
 from trimem.types import Answer, Citation, Hit, as_namespace
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ app = typer.Typer(
 )
 app.add_typer(bench)
 app.command()(sync)
+app.add_typer(transit)
 
 WhereOption = Annotated[
     list[str] | None, typer.Option("--where", metavar="KEY=VALUE", help="Only slots with this metadata.")

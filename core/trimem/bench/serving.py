@@ -16,10 +16,10 @@ import torch
 
 from trimem.bench.corpus import Corpus, Question
 from trimem.bench.environment import environment
-from trimem.bench.plots import new_figure
 from trimem.bench.squad import load_squad
 from trimem.bench.systems import ExplicitMemory
 from trimem.bench.trials import LEAD, found, search
+from trimem.drawing import new_figure
 from trimem.errors import InvalidInputError
 from trimem.explicit.attribution import citations
 from trimem.explicit.bank import ExplicitBank
