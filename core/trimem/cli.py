@@ -35,6 +35,7 @@ from trimem.console import (
     quiet,
 )
 from trimem.errors import InvalidInputError
+from trimem.transit.commands import transit
 from trimem.types import Answer, Citation, Hit, as_namespace
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ app = typer.Typer(
 app.add_typer(bench)
 for command in (sync, verify, repair, compact):
     app.command()(command)
+app.add_typer(transit)
 
 WhereOption = Annotated[
     list[str] | None,

@@ -288,6 +288,59 @@ def bench_serving(
         _print(result[measured])
 
 
+@bench.command("transit")
+@errors_said
+def bench_transit(
+    json_path: ResultOption,
+    images: Annotated[Path | None, typer.Option("--images", help="Folder of images.")] = None,
+    embeddings: Annotated[Path | None, typer.Option("--embeddings", help="A file in SQuAD's format.")] = None,
+    train: Annotated[
+        Path | None, typer.Option("--train", help="Images to fit to where others are measured; by default every other.")
+    ] = None,
+    task: Annotated[
+        list[str] | None,
+        typer.Option("--task", help="paper_64, paper_full, paper_synthetic, patches_8, blocks_32; repeatable."),
+    ] = None,
+    system: Annotated[
+        list[str] | None,
+        typer.Option("--system", help="idrp, pca, autoencoder, opq, pq, int8 or int4; repeatable."),
+    ] = None,
+    numbers: Annotated[str, typer.Option("--numbers", help="Of codes: int8, float16 or float32.")] = "int8",
+    code: Annotated[
+        list[int] | None, typer.Option("--code", help="Size of the code instead of each task's own; repeatable.")
+    ] = None,
+    slots: Annotated[list[int] | None, typer.Option("--slots", help="Slots to time reading with; repeatable.")] = None,
+    churn: Annotated[int, typer.Option("--churn", help="Writes into the least of these numbers of slots.")] = 0,
+    steps: Annotated[int | None, typer.Option("--steps", help="Of training, instead of each task's own.")] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of training.")] = 0,
+    plot: PlotOption = None,
+) -> None:
+    """Store vectors in few bytes: what is left of images and embeddings, and how fast slots are."""
+    from trimem.bench.transit.bench import DEFAULT, IMAGE_TASKS, plot_transit, run
+
+    quiet()
+    result = run(
+        images=images,
+        train=train,
+        squad=embeddings,
+        tasks=task or IMAGE_TASKS,
+        names=system or DEFAULT,
+        numbers=numbers,
+        codes=code or (),
+        slots=slots or (),
+        churn=churn,
+        steps=steps,
+        seed=seed,
+    )
+    _write(result, json_path)
+    if plot is not None:
+        plot_transit(result, plot)
+    measured = {name for row in result["rows"] for name, value in row.items() if value is not None}
+    _print([{name: value for name, value in row.items() if name in measured} for row in result["rows"]])
+    for rows in (result["slots"], [result["churn"]] if result["churn"] else []):
+        _print(rows)
+
+
 @bench.command("crash")
 @errors_said
 def bench_crash(
@@ -335,7 +388,9 @@ def _folder(folder: Path | None) -> Iterator[Path]:
 
 
 def _print(rows: list[dict[str, Any]]) -> None:
-    """Print rows of a benchmark as a table, blank where nothing was measured."""
+    """Print rows of a benchmark as a table, blank where nothing was measured; no rows print nothing."""
+    if not rows:
+        return
     table = Table(box=None, padding=(0, 1, 0, 0))
     for i, name in enumerate(rows[0]):
         table.add_column(name, overflow="fold", no_wrap=i == 0)

@@ -1,0 +1,1 @@
+"""What ``trimem bench transit`` runs."""

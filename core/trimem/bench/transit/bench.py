@@ -1,0 +1,242 @@
+"""How much of a vector is left when it is stored in few bytes, and how fast slots are read and written over."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+
+from trimem.bench.environment import environment
+from trimem.bench.transit.systems import FIXED, SYSTEMS, Task
+from trimem.bench.transit.tasks import Data, embeddings, held_out, paper, recall
+from trimem.drawing import new_figure
+from trimem.errors import InvalidInputError
+from trimem.transit.config import TransitConfig
+from trimem.transit.idrp import Idrp
+from trimem.transit.slots import SlotMemory
+
+DEFAULT = ("idrp", "pca", "autoencoder", "int8", "int4")
+IMAGE_TASKS = ("paper_64", "paper_full", "paper_synthetic", "patches_8", "blocks_32")
+_SLOT_CODE = 64
+
+
+def run(
+    *,
+    images: Path | None = None,
+    train: Path | None = None,
+    squad: Path | None = None,
+    tasks: Sequence[str] = IMAGE_TASKS,
+    names: Sequence[str] = DEFAULT,
+    numbers: str = "int8",
+    codes: Sequence[int] = (),
+    slots: Sequence[int] = (),
+    churn: int = 0,
+    steps: int | None = None,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Measure systems on images and embeddings, and slots on their own.
+
+    Args:
+        images: Folder of images.
+        train: Folder of images to fit to in held-out tasks.
+        squad: A file in SQuAD's format.
+        tasks: What to do with images, of :data:`IMAGE_TASKS`.
+        names: Systems, of :data:`trimem.bench.transit.systems.SYSTEMS`.
+        numbers: In what codes are stored.
+        codes: Code sizes instead of each task's own.
+        slots: Numbers of slots to time reading with.
+        churn: Writes into the least of them; 0 for none.
+        steps: Of training instead of each task's own.
+        seed: Of training.
+
+    Raises:
+        InvalidInputError: There is nothing to measure, or no such task or system.
+    """
+    if unknown := set(names) - set(SYSTEMS):
+        raise InvalidInputError(f"systems are {', '.join(SYSTEMS)}, got {', '.join(sorted(unknown))}")
+    if unknown := set(tasks) - set(IMAGE_TASKS):
+        raise InvalidInputError(f"tasks are {', '.join(IMAGE_TASKS)}, got {', '.join(sorted(unknown))}")
+    if images is None and squad is None and not slots:
+        raise InvalidInputError("there is nothing to measure: give --images, --embeddings or --slots")
+    found: list[Data] = [_image_task(task, images, train, seed) for task in tasks] if images is not None else []
+    if squad is not None:
+        found.append(embeddings(squad, (48,)))
+    rows = [
+        row
+        for data in found
+        for code in codes or data.codes
+        for row in _measure(data, code, names, numbers, steps, seed)
+    ]
+    return {
+        "benchmark": "transit",
+        "seed": seed,
+        "numbers": numbers,
+        "images": None if images is None else images.name,
+        "train": None if train is None else train.name,
+        "embeddings": None if squad is None else squad.name,
+        "rows": rows,
+        "slots": [_time_slots(capacity, seed) for capacity in slots],
+        "churn": _churn(min(slots), churn, seed) if slots and churn else None,
+        "environment": environment(),
+    }
+
+
+def _image_task(task: str, images: Path, train: Path | None, seed: int) -> Data:
+    if task == "patches_8":
+        return held_out(images, train, size=8, codes=(12, 48))
+    if task == "blocks_32":
+        return held_out(images, train, size=32, codes=(192,))
+    return paper(images, square=64 if task != "paper_full" else None, synthetic=task == "paper_synthetic", seed=seed)
+
+
+def _measure(
+    data: Data, code: int, names: Sequence[str], numbers: str, steps: int | None, seed: int
+) -> list[dict[str, Any]]:
+    """Return a row for each system, and one for each image where there are but a few."""
+    small = data.task in ("paper_64", "paper_synthetic")
+    config = TransitConfig(
+        code,
+        numbers=numbers,
+        layers=2,
+        hidden=256,
+        predictor_hidden=384,
+        blocks=1 if small else data.blocks,
+        width=2 * code if data.task == "blocks_32" else None,
+    )
+    batch = 256 if small else 512
+    task = Task(data.train, data.validation, config, data.objective, steps or data.steps, batch, 3e-3, seed)
+    rows = []
+    for name in names:
+        begun = perf_counter()
+        system = SYSTEMS[name](task)
+        fitted = perf_counter() - begun
+        parts = list(data.test.items())
+        together = torch.cat([x for _, x in parts])
+        begun = perf_counter()
+        stored = system.compress(together)
+        compressed = perf_counter() - begun
+        begun = perf_counter()
+        expanded = system.expand(stored)
+        spent = perf_counter() - begun
+        shown = [("all", together, expanded)]
+        if data.task.startswith("paper"):
+            of = expanded.split([len(x) for _, x in parts])
+            shown += [(image, x, y) for (image, x), y in zip(parts, of, strict=True)]
+        for image, x, y in shown:
+            pictured = y.clamp(0, 1) if data.queries is None else y
+            mse = float((x - pictured).square().mean())
+            rows.append(
+                {
+                    "task": data.task,
+                    "split": data.split,
+                    "system": name,
+                    "code": None if name in FIXED else code,
+                    "image": image,
+                    "psnr": -10 * math.log10(max(mse, 1e-12)) if data.queries is None else None,
+                    "mae": float((x - pictured).abs().mean()),
+                    "mse": mse,
+                    "recall_at_10": None if data.queries is None else recall(data.queries, x, y),
+                    "answer_nll": None,
+                    "bytes": system.nbytes(x.shape[1]),
+                    "fit_seconds": fitted,
+                    "compress_per_s": len(together) / compressed,
+                    "expand_per_s": len(together) / spent,
+                }
+            )
+    return rows
+
+
+def _slot_codec(seed: int) -> Idrp:
+    data = torch.randn(2000, 2 * _SLOT_CODE, generator=torch.Generator().manual_seed(seed))
+    return Idrp.principal(data, TransitConfig(_SLOT_CODE, layers=0, predictor_hidden=8))
+
+
+def _time_slots(capacity: int, seed: int, reads: int = 50) -> dict[str, Any]:
+    """Return how long one read of full slots takes, and whether it finds what a search in float64 does."""
+    codec = _slot_codec(seed)
+    memory = SlotMemory(codec, capacity)
+    generator = torch.Generator().manual_seed(seed)
+    codes = []
+    for start in range(0, capacity, 1 << 16):
+        x = torch.randn(min(1 << 16, capacity - start), codec.dim, generator=generator)
+        memory.write(x)  # free slots are taken in order
+        codes.append(codec.compress(x))
+    queries = torch.randn(reads, codec.dim, generator=generator)
+    memory.read(queries[:1])
+    times = []
+    found = []
+    for query in queries:
+        begun = perf_counter()
+        found.append(int(memory.read(query[None]).slots))
+        times.append(1000 * (perf_counter() - begun))
+    held = (codec.unpack(torch.cat(codes)) * codec.spread).double()
+    scores = (codec.code(queries[:5]) * codec.spread).double() @ held.T / held.norm(dim=1)
+    return {
+        "slots": capacity,
+        "code": _SLOT_CODE,
+        "read_p50_ms": float(np.percentile(times, 50)),
+        "read_p99_ms": float(np.percentile(times, 99)),
+        "exact": scores.argmax(1).tolist() == found[:5],
+        "bytes": memory.stats().code_bytes,
+    }
+
+
+def _churn(capacity: int, writes: int, seed: int) -> dict[str, Any]:
+    """Write over slots many times, and return the memory it took and whether the last are there."""
+    import resource
+
+    codec = _slot_codec(seed)
+    memory = SlotMemory(codec, capacity)
+    generator = torch.Generator().manual_seed(seed)
+    pool = torch.randn(4 * capacity, codec.dim, generator=generator)
+    memory.write(pool)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    begun = perf_counter()
+    done, lost = 0, 0
+    while done < writes:
+        part = pool[torch.randint(len(pool), (min(4096, capacity, writes - done),), generator=generator)]
+        slots = memory.write(part)
+        done += len(part)
+        lost += capacity - memory.stats().occupied
+    seconds = perf_counter() - begun
+    held = bool(torch.allclose(memory.vectors(slots), codec.expand(codec.compress(part)), atol=1e-4))
+    return {
+        "slots": capacity,
+        "writes": done,
+        "writes_per_s": done / seconds,
+        "grown_kb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before,
+        "lost": lost,
+        "last_are_held": held,
+    }
+
+
+def plot_transit(result: dict[str, Any], path: Path) -> None:
+    """Draw quality against bytes, a panel for each task.
+
+    Raises:
+        MissingDependencyError: matplotlib is not installed.
+    """
+    rows = [row for row in result["rows"] if row["image"] == "all"]
+    tasks = list(dict.fromkeys(row["task"] for row in rows))
+    if not tasks:
+        raise InvalidInputError("there is nothing to draw: no system was measured")
+    colors = {"idrp": "#2a7f62", "pca": "#f4a259", "autoencoder": "#5b8e7d"}
+    figure = new_figure(4.2 * len(tasks), 3.6)
+    for axes, task in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True):
+        for row in (row for row in rows if row["task"] == task):
+            value = row["psnr"] if row["psnr"] is not None else row["recall_at_10"]
+            axes.scatter(row["bytes"], value, color=colors.get(row["system"], "#9aa0a6"))
+            axes.annotate(row["system"], (row["bytes"], value), fontsize=7, xytext=(3, 3), textcoords="offset points")
+        axes.set_xscale("log")
+        axes.set_xlabel("bytes a vector", fontsize=8)
+        axes.set_ylabel("recall@10" if task == "embeddings" else "PSNR (dB)", fontsize=8)
+        axes.set_title(task, fontsize=10)
+        axes.margins(x=0.25, y=0.15)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(labelsize=8)
+    figure.savefig(path, dpi=150)

@@ -1,0 +1,132 @@
+"""``trimem transit``: images by folder, fitted, compressed and expanded again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from trimem.console import JsonOption, errors_said, out, print_json
+
+transit = typer.Typer(
+    name="transit", help="Store images in few bytes, with a bound on the error.", no_args_is_help=True
+)
+
+CodecOption = Annotated[Path, typer.Option("--codec", help="File of the codec.")]
+
+
+@transit.command("fit")
+@errors_said
+def fit_images(
+    images: Annotated[Path, typer.Argument(help="Folder of images.")],
+    codec: CodecOption,
+    patch: Annotated[int, typer.Option("--patch", help="Height and width of a patch, in pixels.")] = 8,
+    code: Annotated[int, typer.Option("--code", help="Numbers that are stored of a patch.")] = 12,
+    numbers: Annotated[str, typer.Option("--numbers", help="In what: int8, float16 or float32.")] = "int8",
+    max_error: Annotated[
+        float | None, typer.Option("--max-error", help="How far off a pixel may be, of 1; by default, as comes.")
+    ] = None,
+    steps: Annotated[int, typer.Option("--steps", help="Of training; 0 is PCA.")] = 800,
+    seed: Annotated[int, typer.Option("--seed", help="Of training.")] = 0,
+    plot: Annotated[Path | None, typer.Option("--plot", help="Where to draw the loss, as PNG or SVG.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Fit a codec to the patches of images; every tenth of them chooses the best state."""
+    import torch
+
+    from trimem.transit.config import TransitConfig
+    from trimem.transit.images import image_files, read_image, to_patches
+    from trimem.transit.train import fit, plot_fit
+
+    files = image_files(images)
+    patches = torch.cat([to_patches(read_image(file), patch) for file in files])
+    config = TransitConfig(code, numbers=numbers, blocks=2, max_error=max_error)
+    done = fit(patches, config, steps=steps, seed=seed)
+    done.codec.save(codec)
+    if plot is not None:
+        plot_fit(done, plot)
+    if as_json:
+        print_json(
+            {
+                "codec": str(codec),
+                "fingerprint": done.codec.fingerprint,
+                "images": len(files),
+                "patches": len(patches),
+                "loss": done.best.loss,
+                "seconds": done.seconds,
+            }
+        )
+        return
+    out.print(
+        f"{len(patches):,} patches of {len(files)} images: {patch * patch * 3} numbers to {code}, mean squared error "
+        f"{done.best.loss:.3f} of PCA's, in {done.seconds:.0f} s",
+        highlight=False,
+    )
+
+
+@transit.command("compress")
+@errors_said
+def compress_images(
+    images: Annotated[Path, typer.Argument(help="Folder of images.")],
+    codec: CodecOption,
+    folder: Annotated[Path, typer.Option("--out", help="Folder for what is stored, a file an image.")],
+    max_error: Annotated[
+        float | None, typer.Option("--max-error", help="How far off a pixel may be, of 1; by default the codec's.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compress the images of a folder."""
+    from trimem.transit.idrp import Idrp
+    from trimem.transit.images import image_files, read_image
+    from trimem.transit.stored_images import compress_image
+
+    opened = Idrp.load(codec)
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for file in image_files(images):
+        path = folder / f"{file.stem}.transit"
+        image = read_image(file)
+        rows.append({"image": file.name, "bytes": compress_image(opened, image, path, max_error), "raw": image.numel()})
+    if as_json:
+        print_json(rows)
+        return
+    for row in rows:
+        out.print(f"{row['image']}  {row['raw']:,} bytes to {row['bytes']:,}", highlight=False)
+
+
+@transit.command("expand")
+@errors_said
+def expand_images(
+    stored: Annotated[Path, typer.Argument(help="Folder that trimem transit compress wrote.")],
+    codec: CodecOption,
+    folder: Annotated[Path, typer.Option("--out", help="Folder for the images, as PNG.")],
+    compare: Annotated[
+        Path | None, typer.Option("--compare", help="Folder of the originals: they are shown beside what came back.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Expand what was compressed, beside the originals if they are given."""
+    from trimem.transit.idrp import Idrp
+    from trimem.transit.images import image_files, read_image, write_image
+    from trimem.transit.stored_images import SUFFIX, beside, expand_image, psnr
+
+    opened = Idrp.load(codec)
+    folder.mkdir(parents=True, exist_ok=True)
+    originals = {} if compare is None else {file.stem: file for file in image_files(compare)}
+    rows = []
+    for file in sorted(stored.glob(f"*{SUFFIX}")):
+        image = expand_image(opened, file)
+        row: dict[str, object] = {"image": file.stem}
+        if file.stem in originals:
+            original = read_image(originals[file.stem])
+            row |= {"psnr": psnr(original, image), "max_error": float((original - image).abs().max())}
+            image = beside(original, image)
+        write_image(image, folder / f"{file.stem}.png")
+        rows.append(row)
+    if as_json:
+        print_json(rows)
+        return
+    for row in rows:
+        said = f"  {row['psnr']:.2f} dB, no pixel further off than {row['max_error']:.3f}" if "psnr" in row else ""
+        out.print(f"{row['image']}{said}", highlight=False)
