@@ -379,7 +379,7 @@ def plot_serving(result: Mapping[str, Any], path: Path) -> None:
     figure = new_figure(12, 2.6)
     for axes, (title, bars) in zip(figure.subplots(1, len(drawn)), drawn, strict=True):
         labels, values = zip(*bars, strict=True)
-        axes.bar_label(axes.barh(labels, values, color="#2a7f62"), fmt="{:,.3g}", padding=2, fontsize=8)
+        axes.bar_label(axes.barh(labels, values, color="#2a7f62"), fmt="{:,.4g}", padding=2, fontsize=8)
         axes.invert_yaxis()
         axes.set_title(title, fontsize=10)
         axes.margins(x=0.2)
