@@ -58,7 +58,7 @@ def open_store(folder: Path) -> MetadataStore:
     store = MetadataStore(folder / "bank.sqlite")
     upkeep.tend(store)
     made_by = {"mechanism": "explicit", "model_name": "m", "model_fingerprint": "m", "encoder_fingerprint": "e"}
-    store.create_bank(**made_by, config={"version": 1})  # type: ignore[arg-type]
+    store.create_bank(**made_by, config={"version": 1})
     return store
 
 

@@ -537,7 +537,7 @@ class ExplicitBank(Bank):
 
     def _cold(self, hits: Sequence[Hit]) -> list[Hit]:
         """Return those hits that are not compiled."""
-        missing = set(self._records.missing(hit.id for hit in hits))
+        missing = set(self._records.missing([hit.id for hit in hits]))
         return [hit for hit in hits if hit.id in missing]
 
     def _check_held(self, ids: Sequence[SlotId]) -> None:
