@@ -312,7 +312,7 @@ class ErasureReceipt:
         records: How many of them had tensors.
         tensor_bytes: Bytes of those.
         erased_at: When, in UTC.
-        reason: ``"forgotten"``, ``"expired"`` or ``"evicted"``.
+        reason: Why; ``"forgotten"`` where somebody asked for it.
     """
 
     id: str

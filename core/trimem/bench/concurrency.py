@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from multiprocessing.queues import Queue
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +38,9 @@ def run(folder: Path, writers: int = 12, readers: int = 12, seconds: float = 60.
     context.set_forkserver_preload([__name__])
     open_store(folder).close()
     results: Queue[tuple[str, dict[str, int], dict[str, int]]] = context.Queue()
-    start = time.time() + 1.0 + 0.2 * (writers + readers)  # when all are there
+    together = context.Barrier(writers + readers)
     processes = [
-        context.Process(
-            target=target, args=(str(folder), results, seed * 1000 + i, start, start + seconds), daemon=True
-        )
+        context.Process(target=target, args=(str(folder), results, seed * 1000 + i, together, seconds), daemon=True)
         for i, target in enumerate([_write] * writers + [_read] * readers)
     ]
     for process in processes:
@@ -82,13 +81,14 @@ def _summed(folder: Path, told: Sequence[tuple[str, dict[str, int], dict[str, in
     }
 
 
-def _write(folder: str, results: Queue[Any], seed: int, start: float, end: float) -> None:
+def _write(folder: str, results: Queue[Any], seed: int, together: Barrier, seconds: float) -> None:
     name, counts, held = str(seed), Counter[str](), dict[str, int]()
     rng = random.Random(seed)  # noqa: S311 - not for secrets
     store = open_store(Path(folder))
-    _sleep_until(start)
+    together.wait()
+    end = time.monotonic() + seconds
     number = seed * 100_000
-    while time.time() < end:
+    while time.monotonic() < end:
         number += 1
         key = f"d{rng.randrange(_KEYS)}"
         try:
@@ -105,11 +105,12 @@ def _write(folder: str, results: Queue[Any], seed: int, start: float, end: float
     results.put((name, dict(counts), held))
 
 
-def _read(folder: str, results: Queue[Any], seed: int, start: float, end: float) -> None:
+def _read(folder: str, results: Queue[Any], seed: int, together: Barrier, seconds: float) -> None:
     counts, rng = Counter[str](), random.Random(seed)  # noqa: S311
     store = open_store(Path(folder))
-    _sleep_until(start)
-    while time.time() < end:
+    together.wait()
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
         try:
             for slot in rng.sample(slots, 1) if (slots := store.ids(("w",), None)) else ():
                 compare(store, slot)
@@ -118,7 +119,3 @@ def _read(folder: str, results: Queue[Any], seed: int, start: float, end: float)
             counts[f"error {type(error).__name__}: {error}"] += 1
     store.close()
     results.put((str(seed), dict(counts), {}))
-
-
-def _sleep_until(moment: float) -> None:
-    time.sleep(max(0.0, moment - time.time()))

@@ -7,6 +7,8 @@ one public method, and takes the files of tensors with it (:mod:`trimem.store.sh
 from __future__ import annotations
 
 import hashlib
+import random
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -30,6 +32,9 @@ from trimem.store.scope import Where, format_path, in_scope, parse_path, scope_w
 from trimem.store.shards import ShardChange
 from trimem.store.tensors import Place, StagedShard, TensorStore
 from trimem.types import BankStats, ErasureReceipt, Metadata, Namespace, Slot, SlotId
+
+BUSY_SECONDS = 30.0
+"""How long to wait for others to let go of the log."""
 
 CHANGES_KEPT = 100_000
 """Changes that are noted; who was away for longer reads all slots again."""
@@ -307,6 +312,7 @@ class MetadataStore:
         with self.changing() as (_, change):
             for shard in staged:
                 change.enter(shard)
+            change.merge_ripe()
 
     def forsake(self, slots: Collection[SlotId]) -> None:
         """Let slots count as not compiled that lie in shards whose files somebody removed, with all others there."""
@@ -384,29 +390,41 @@ class MetadataStore:
         _touch(session)
         return _receipt(row)
 
-    def finish_erasures(self) -> None:
+    def finish_erasures(self, wait: float = BUSY_SECONDS) -> None:
         """Empty the log of what was erased, and note that this is done; nothing where nothing was.
 
         An erasure that a crash interrupted after its rows were gone is finished so at the next opening.
 
+        Args:
+            wait: Most seconds to try while others read or empty the log; 0 leaves it to them after one try.
+
         Raises:
-            BankBusyError: Somebody reads what is in the log, for longer than a writer waits.
+            BankBusyError: Somebody reads what is in the log for longer than that, and ``wait`` is not 0.
         """
+        until = time.monotonic() + wait
+        own = self._unfinished()
+        while open_ones := own & self._unfinished():
+            with closing(self.raw_connection()) as connection:  # outside any transaction
+                cursor = connection.cursor()
+                busy = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+                cursor.close()
+            if not busy:
+                with Session(self._writing) as session, session.begin():
+                    session.execute(update(ErasureRow).where(ErasureRow.id.in_(open_ones)).values(finished=True))
+            elif not wait:
+                return
+            elif time.monotonic() > until:
+                raise BankBusyError(
+                    f"what was forgotten in {self.path} is gone from its rows and files, but still stands in the log "
+                    "that another process reads: close or restart that process, and forget anything, or open the "
+                    "bank, again"
+                )
+            else:
+                time.sleep(random.uniform(0.005, 0.05))  # noqa: S311 - others empty it at the same time
+
+    def _unfinished(self) -> set[str]:
         with Session(self._engine) as session:
-            open_ones = session.scalars(select(ErasureRow.id).where(~ErasureRow.finished)).all()
-        if not open_ones:
-            return
-        with closing(self.raw_connection()) as connection:  # outside any transaction
-            cursor = connection.cursor()
-            busy = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
-            cursor.close()
-        if busy:
-            raise BankBusyError(
-                f"what was forgotten in {self.path} is gone from its rows and files, but still stands in the log that "
-                "another process reads: close or restart that process, and forget anything, or open the bank, again"
-            )
-        with Session(self._writing) as session, session.begin():
-            session.execute(update(ErasureRow).where(ErasureRow.id.in_(open_ones)).values(finished=True))
+            return set(session.scalars(select(ErasureRow.id).where(~ErasureRow.finished)))
 
     def receipts(self, namespace: Namespace) -> list[ErasureReceipt]:
         """Return the receipts of erasures in a namespace and below, oldest first."""
@@ -523,18 +541,18 @@ def _siblings(session: Session, slots: Collection[SlotId]) -> list[SlotId]:
 
 def _blank(session: Session, doomed: Collection[SlotId]) -> None:
     """Overwrite what slots say in the texts of their documents, where other slots of them stay."""
-    texts: dict[int, str] = {}
-    for some in in_batches(doomed):
-        for row in session.scalars(select(SlotRow).where(SlotRow.slot_id.in_(some))):
-            text = texts.get(row.document_id) or row.document.text
-            texts[row.document_id] = f"{text[: row.start]}{' ' * (row.stop - row.start)}{text[row.stop :]}"
-    for document, text in texts.items():
-        if text.strip():
-            kept = session.get_one(DocumentRow, document)
-            kept.text, kept.content_hash = text, hash_text(text)
-            kept.checksum = kept.digest()
-    session.flush()
-    session.expunge_all()
+    going = set(doomed)
+    for some in in_batches(_siblings(session, doomed)):
+        kept = select(SlotRow.document_id).where(SlotRow.slot_id.in_(some))
+        for document in session.scalars(select(DocumentRow).where(DocumentRow.id.in_(kept))).all():
+            gone = [slot for slot in document.slots if slot.slot_id in going]
+            for slot in gone:
+                blank = " " * (slot.stop - slot.start)
+                document.text = f"{document.text[: slot.start]}{blank}{document.text[slot.stop :]}"
+            document.content_hash = hash_text(document.text)
+            document.checksum = document.digest()
+        session.flush()
+        session.expunge_all()
 
 
 def _receipt(row: ErasureRow) -> ErasureReceipt:

@@ -220,7 +220,7 @@ class ErasureRow(Base):
     Attributes:
         id: Of the receipt.
         namespace: Where it took place, as documents have it.
-        reason: ``"forgotten"``, ``"expired"`` or ``"evicted"``.
+        reason: Why; ``"forgotten"`` where somebody asked for it.
         documents: Documents erased whole.
         slots: Ids of the slots erased.
         records: How many of them had tensors.

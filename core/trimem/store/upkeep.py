@@ -29,7 +29,7 @@ def tend(store: MetadataStore) -> Swept:
     if store.tensors.strays(store.shard_names()):
         with store.changing():  # nobody is publishing now
             swept = store.tensors.sweep(store.shard_names())
-    store.finish_erasures()
+    store.finish_erasures(wait=0)
     return swept
 
 

@@ -30,7 +30,7 @@ def reopen(tmp_path: Path, tiny_llama: LanguageModel) -> Callable[[], ExplicitBa
 def read_all(bank: ExplicitBank) -> dict[str, Any]:
     """Return all that the bank tells about what it holds, tensors included."""
     slots = bank._store.slots(bank._store.ids(("a",), None))
-    with bank._store.reader.session() as session:
+    with bank._store.session() as session:
         rows = bank._store.reader.vectors_after(session, 0, 99)
     assert rows is not None
     places = bank._store.places([slot.id for slot in slots])

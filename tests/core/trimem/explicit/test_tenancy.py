@@ -142,8 +142,7 @@ def _model(tiny_llama: LanguageModel) -> None:
 Tenancy.TestCase.settings = settings(max_examples=6, stateful_step_count=14, deadline=None)
 
 
-class TestTenancy(Tenancy.TestCase):  # type: ignore[misc, valid-type]
-    """The state machine as a test."""
+TestTenancy = Tenancy.TestCase
 
 
 def test_hits_of_one_bank_are_refused_by_another(tmp_path: Path, tiny_llama: LanguageModel) -> None:

@@ -160,7 +160,10 @@ def test_a_writer_that_never_ends_is_named(store: MetadataStore) -> None:
     holds_what_it_held(store)
 
 
-def test_a_reader_that_never_ends_is_said_when_something_is_forgotten(store: MetadataStore) -> None:
+def test_a_reader_that_never_ends_is_said_when_something_is_forgotten(
+    store: MetadataStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(MetadataStore.finish_erasures, "__defaults__", (0.1,))
     with open_again(store) as other, other.session() as reading:
         assert store.ids(A, None)
         reading.connection().exec_driver_sql("SELECT * FROM document").fetchone()

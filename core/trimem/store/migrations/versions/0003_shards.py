@@ -15,7 +15,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Add them. Files of single records are taken into shards when the bank is opened (:mod:`trimem.store.adopt`)."""
+    """Add them. Files of single records are taken into shards when the bank is opened (:mod:`trimem.store.upkeep`)."""
     op.create_table(
         "shard",
         sa.Column("id", sa.Integer(), nullable=False),
