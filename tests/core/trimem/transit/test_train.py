@@ -14,7 +14,8 @@ from tests.core.trimem.transit.test_idrp import CODE, DIM, curved
 from trimem import InvalidInputError
 from trimem.transit.config import TransitConfig
 from trimem.transit.idrp import Idrp
-from trimem.transit.train import Fit, fit, neighbours, plot_fit, reconstruction
+from trimem.transit.objectives import neighbours, reconstruction
+from trimem.transit.train import Fit, fit, plot_fit
 
 CONFIG = TransitConfig(3, layers=2, hidden=32, predictor_hidden=64)
 
