@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from trimem.bench.environment import environment
 from trimem.bench.systems import LocalSystem, Setting
 from trimem.bench.trials import LEAD
-from trimem.explicit.bank import DATABASE, ExplicitBank
+from trimem.explicit.bank import ExplicitBank
+from trimem.explicit.stored_bank import DATABASE
 from trimem.lm.model import LanguageModel
 from trimem.progress import track
 from trimem.store.metadata import MetadataStore
