@@ -20,12 +20,13 @@ ROOT = Path(__file__).parent.parent
 CORE = ROOT / "core" / "trimem"
 
 # Which rooms a room may import from; each is a folder or file directly under core/trimem.
-LEAVES = {"errors", "types", "progress", "drawing"}
+LEAVES = {"errors", "types", "progress", "versioned", "drawing"}
 FOUNDATION = LEAVES | {"text", "lm", "store"}
 ALLOWED = {
     "errors": set[str](),
     "types": {"errors"},
     "progress": set[str](),
+    "versioned": {"errors"},
     "drawing": {"errors"},
     "text": LEAVES,
     "lm": LEAVES,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from trimem.errors import InvalidInputError
 from trimem.explicit.codec import CODECS
 from trimem.explicit.select import DEFAULT, NAMES
+from trimem.versioned import read_config
 
 CONFIG_VERSION = 2
 
@@ -84,14 +85,4 @@ class ExplicitConfig:
         Raises:
             InvalidInputError: It is of another version or has keys this version does not know.
         """
-        known = {field.name for field in fields(cls)}
-        values = {key: value for key, value in data.items() if key != "version"}
-        version = data.get("version")
-        if version != CONFIG_VERSION or not values.keys() <= known:
-            older = isinstance(version, int) and version < CONFIG_VERSION
-            raise InvalidInputError(
-                f"the bank's configuration is version {version!r} with {sorted(values)}, this trimem reads "
-                f"version {CONFIG_VERSION} with {sorted(known)}: "
-                + ("remember its documents again in a new bank" if older else "upgrade trimem")
-            )
-        return cls(**values)
+        return read_config(cls, data, CONFIG_VERSION, whose="bank", remake="remember its documents again in a new bank")

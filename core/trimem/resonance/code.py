@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import zlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import Tensor
 from trimem.errors import InvalidInputError
 from trimem.resonance.lexicon import Lexicon
 from trimem.resonance.torus import DIMS, hash_phases, quantise, word_phases
+from trimem.versioned import read_config
 
 CONFIG_VERSION = 1
 
@@ -78,14 +79,7 @@ class CodeConfig:
         Raises:
             InvalidInputError: It is of another version or has keys this version does not know.
         """
-        known = {field.name for field in fields(cls)}
-        values = {key: value for key, value in data.items() if key != "version"}
-        if data.get("version") != CONFIG_VERSION or not values.keys() <= known:
-            raise InvalidInputError(
-                f"the trajectory's configuration is version {data.get('version')!r} with {sorted(values)}, this trimem "
-                f"reads version {CONFIG_VERSION} with {sorted(known)}: upgrade trimem"
-            )
-        return cls(**values)
+        return read_config(cls, data, CONFIG_VERSION, whose="trajectory", remake="remember the text again")
 
 
 class Codebook:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from trimem.errors import InvalidInputError
 from trimem.transit.numbers import NUMBERS
+from trimem.versioned import read_config
 
 CONFIG_VERSION = 1
 
@@ -68,11 +69,4 @@ class TransitConfig:
         Raises:
             InvalidInputError: It is of another version or has keys this version does not know.
         """
-        known = {field.name for field in fields(cls)}
-        values = {key: value for key, value in data.items() if key != "version"}
-        if data.get("version") != CONFIG_VERSION or not values.keys() <= known:
-            raise InvalidInputError(
-                f"the codec's configuration is version {data.get('version')!r} with {sorted(values)}, this trimem "
-                f"reads version {CONFIG_VERSION} with {sorted(known)}: upgrade trimem, or fit the codec again"
-            )
-        return cls(**values)
+        return read_config(cls, data, CONFIG_VERSION, whose="codec", remake="fit the codec again")

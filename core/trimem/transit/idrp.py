@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
-from uuid import uuid4
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -21,6 +19,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from trimem.errors import CorruptTensorError, InvalidInputError
+from trimem.store.files import write_whole
 from trimem.transit.bound import Corrections, correct
 from trimem.transit.config import TransitConfig
 from trimem.transit.flow import ActNorm, Chain, Coupling, Orthogonal, SwiGLU
@@ -253,17 +252,7 @@ class Idrp(nn.Module):
         """Write the codec as a safetensors file, whole or not at all."""
         metadata = {"config": json.dumps(self.config.to_json()), "dim": str(self.dim)}
         data = save({name: tensor.contiguous() for name, tensor in self.state_dict().items()}, metadata)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f"{path.name}.{uuid4().hex}.tmp")
-        try:
-            with temporary.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        write_whole(path, data)
 
     @classmethod
     def load(cls, path: Path) -> Idrp:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
 from pathlib import Path
-from uuid import uuid4
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -13,6 +11,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from trimem.errors import CorruptTensorError, FingerprintMismatch
+from trimem.store.files import write_whole
 from trimem.transit.bound import Corrections, Level
 from trimem.transit.idrp import Compressed, Idrp
 from trimem.transit.images import CHANNELS, from_patches, patch_size, to_patches
@@ -44,16 +43,7 @@ def compress_image(codec: Idrp, image: Tensor, path: Path, max_error: float | No
         "levels": str(len(stored.corrections.levels)),
     }
     data = save({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata)
-    temporary = path.with_name(f"{path.name}.{uuid4().hex}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    write_whole(path, data)
     return int(stored.nbytes().sum())
 
 
