@@ -140,7 +140,10 @@ class Answering:
             return
         said = str(self._compiler.lm.tokenizer.decode(ids[0, -self._exchange :], skip_special_tokens=True))
         if said.strip():
-            find = partial(self._recall, said)
+
+            def find() -> tuple[Hit, ...]:
+                return self._beside_text([self._recall(said)])[0]
+
             read_found(find(), find=find, read=partial(reading.exchange, length=length))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ from trimem.errors import (
     ContextLengthError,
     CorruptTensorError,
     InvalidInputError,
+    SlotNotFoundError,
+    TrimemError,
 )
 from trimem.explicit.answering import Answering, read_found
 from trimem.explicit.batch import Batch
@@ -41,6 +44,7 @@ from trimem.types import (
     check_k,
 )
 
+_logger = logging.getLogger(__name__)
 _LEAST = 1e-30  # attention that counts as some, for its logarithm
 
 
@@ -206,6 +210,15 @@ class ExplicitBank(StoredBank):
 
         return self._background.submit(load)
 
+    def _compile_unseen(self, hits: Sequence[Hit]) -> None:
+        """Compile hits where nobody waits for it, so that what goes wrong is logged instead of raised."""
+        try:
+            self.compile(hits, progress=False)
+        except SlotNotFoundError:
+            pass  # they were forgotten or replaced meanwhile
+        except TrimemError as error:
+            _logger.warning("slots were not compiled in the background, and will be when they are read: %s", error)
+
     def _cold(self, hits: Sequence[Hit]) -> list[Hit]:
         """Return those hits that are not compiled."""
         missing = set(self._records.missing([hit.id for hit in hits]))
@@ -300,7 +313,7 @@ class ExplicitBank(StoredBank):
         def speak(on_text: Callable[[str], None] | None = None, stop: Callable[[], bool] | None = None) -> Answer:
             answer = answering.speak(on_text, stop)
             if answering.as_text:
-                self._background.submit(partial(self.compile, answering.as_text, progress=False))
+                self._background.submit(partial(self._compile_unseen, answering.as_text))
             return answer
 
         return AnswerStream(speak) if stream else speak()

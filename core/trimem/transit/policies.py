@@ -40,9 +40,9 @@ class Policy(ABC):
         self.written[slots] = torch.arange(self.clock, self.clock + len(slots))
         self.clock += len(slots)
 
+    @abstractmethod
     def touch(self, slots: Tensor) -> None:
         """Note that slots were read, (n,) in int64; one may come more than once."""
-        raise NotImplementedError
 
     @abstractmethod
     def _worst(self, taken: Tensor, n: int) -> Tensor:

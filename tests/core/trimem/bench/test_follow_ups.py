@@ -33,8 +33,7 @@ def test_following_finds_what_the_question_alone_does_not(
     tmp_path: Path, smollm: LanguageModel, encoder: Encoder
 ) -> None:
     with ExplicitBank.open(tmp_path, model=smollm, encoder=encoder) as bank:
-        asked = follow_ups()[::2]
-        pages = {one.page: _pages()[one.page] for one in asked}
+        asked, pages = follow_ups(), _pages()
         bank.remember(list(pages.values()), namespace=NAMESPACE, ids=list(pages), compile=False)
         wordy = [_wordy(bank, one) for one in asked]
         store = MetadataStore(tmp_path / DATABASE)
@@ -45,7 +44,7 @@ def test_following_finds_what_the_question_alone_does_not(
         store.close()
         hits = [bank.recall(one.question, 3, namespace=NAMESPACE, history=one.history) for one in asked]
     assert short["hit_at_3"] > 0.95
-    assert short["mrr"] > alone["mrr"] + 0.05
+    assert short["mrr"] > alone["mrr"] + 0.1
     assert short["mrr_switch"] > alone["mrr_switch"] - 0.03, "what stands alone is found as before"
     assert long["mrr"] == short["mrr"], "long answers lead nobody astray"
     found = [any(one.answer in hit.text for hit in found) for one, found in zip(asked, hits, strict=True)]

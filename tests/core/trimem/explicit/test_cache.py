@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.contracts.bank import BOAT, CAKE, PUMP
-from trimem import ExplicitBank, InvalidInputError, LanguageModel
+from trimem import DiskError, ExplicitBank, InvalidInputError, LanguageModel, ReadConfig
 from trimem.explicit.cache import RecordCache
 from trimem.explicit.record import Record
 from trimem.text.encoders import Encoder
@@ -115,6 +115,28 @@ def test_text_serves_until_it_is_compiled(bank: ExplicitBank) -> None:
     assert {citation.hit.text for citation in mixed.citations} == {PUMP, BOAT}
     with pytest.raises(InvalidInputError, match="cold must"):
         ask(cold="lukewarm")
+
+
+def test_what_goes_wrong_in_the_background_is_logged(
+    bank: ExplicitBank, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    bank.remember(PUMP, namespace="a", compile=False)
+
+    def full(*_: object, **__: object) -> None:
+        raise DiskError("no room")
+
+    monkeypatch.setattr(bank._records, "compile", full)
+    bank.ask("pump?", namespace="a", k=1, max_new_tokens=1, cold="text")
+    bank._background.submit(lambda: None).result()
+    assert "no room" in caplog.text
+    assert PUMP not in caplog.text
+
+
+def test_an_exchange_leaves_out_what_is_read_as_text(bank: ExplicitBank) -> None:
+    bank.remember(PUMP, namespace="a", compile=False)
+    read = ReadConfig(exchange=100)
+    answer = bank.ask("pump?", namespace="a", k=1, max_new_tokens=101, min_new_tokens=101, cold="text", read=read)
+    assert [hit.attention for hit in answer.hits] == [None], "read once, as text"
 
 
 def test_one_text_reads_as_its_memory(bank: ExplicitBank) -> None:
