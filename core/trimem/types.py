@@ -48,23 +48,63 @@ def as_namespace(namespace: str | Sequence[str]) -> Namespace:
     return parts
 
 
+def check_text(text: object, what: str) -> str:
+    """Return ``text``, which is to be stored or searched for.
+
+    Args:
+        text: What was given.
+        what: What it is, for the message.
+
+    Raises:
+        InvalidInputError: It is no string, empty, or not made of whole characters.
+    """
+    if not isinstance(text, str) or not text.strip():
+        raise InvalidInputError(f"{what} must be a string that is not empty, got {text!r}")
+    return check_characters(text, what)
+
+
+def check_characters(text: str, what: str) -> str:
+    """Return ``text``, which may be empty.
+
+    Args:
+        text: What was given.
+        what: What it is, for the message.
+
+    Raises:
+        InvalidInputError: It holds an unpaired surrogate, which no file, database or tokenizer takes.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidInputError(
+            f"{what} holds an unpaired surrogate at character {error.start}, which is half of a character: decode it "
+            "from its bytes again, or replace it"
+        ) from error
+    return text
+
+
 def check_history(history: Sequence[Message]) -> Sequence[Message]:
     """Return ``history``, what was said before a question.
 
     Raises:
         InvalidInputError: It is no list of messages of a user and an assistant.
     """
+    if not isinstance(history, Sequence) or not all(map(_is_message, history)):
+        raise InvalidInputError(
+            'history is a list of {"role": "user", "content": ...} and {"role": "assistant", "content": ...}, oldest '
+            f"first, without the question itself; got {history!r}"
+        )
     for message in history:
-        if (
-            not isinstance(message, Mapping)
-            or message.get("role") not in ("user", "assistant")
-            or not isinstance(message.get("content"), str)
-        ):
-            raise InvalidInputError(
-                'history is a list of {"role": "user", "content": ...} and {"role": "assistant", "content": ...}, '
-                f"oldest first, without the question itself; got {message!r}"
-            )
+        check_characters(message["content"], "what was said before")
     return history
+
+
+def _is_message(message: object) -> bool:
+    return (
+        isinstance(message, Mapping)
+        and message.get("role") in ("user", "assistant")
+        and isinstance(message.get("content"), str)
+    )
 
 
 def check_k(k: int) -> int:
@@ -98,8 +138,7 @@ class Turn:
     def __post_init__(self) -> None:
         for name in ("speaker", "text"):
             value = getattr(self, name)
-            if not isinstance(value, str) or not value.strip():
-                raise InvalidInputError(f"{name} of a turn must be a string that is not empty, got {value!r}")
+            check_text(value, f"{name} of a turn")
         if self.time is not None and not isinstance(self.time, datetime):
             raise InvalidInputError(f"time of a turn must be a datetime or None, got {self.time!r}")
 

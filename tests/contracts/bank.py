@@ -204,6 +204,29 @@ class BankContract:
             bank.recall(" ", namespace="a")
         assert bank.stats().slots == 0
 
+    def test_half_a_character_is_refused_wherever_it_comes(self, bank: Bank) -> None:
+        """An unpaired surrogate is no text: no file, database or tokenizer takes it."""
+        half = "the pump \ud800"
+        bank.remember(PUMP, namespace="a", ids="pump")
+        with pytest.raises(InvalidInputError, match="surrogate"):
+            bank.remember([BOAT, half], namespace="a")
+        with pytest.raises(InvalidInputError, match="surrogate"):
+            bank.remember(BOAT, namespace="a", ids=half)
+        with pytest.raises(InvalidInputError, match="JSON"):
+            bank.remember(BOAT, namespace="a", metadata={"source": half})
+        with pytest.raises(InvalidInputError, match="surrogate"):
+            bank.recall(half, namespace="a")
+        with pytest.raises(InvalidInputError, match="surrogate"):
+            bank.recall("pump", namespace="a", where={"source": half})
+        with pytest.raises(InvalidInputError, match="surrogate"):
+            bank.forget(namespace="a", where={"source": [half]})
+        assert bank.stats().documents == 1
+
+    def test_a_query_may_be_a_whole_book(self, bank: Bank) -> None:
+        bank.remember([PUMP, BOAT], namespace="a")
+        query = " ".join(f"word{i}" for i in range(50_000))
+        assert bank.recall(f"pump {query}", 1, namespace="a")[0].text == PUMP
+
     def test_nothing_leaks_into_a_repr(self, bank: Bank) -> None:
         bank.remember(PUMP, namespace="a", metadata={"source": "private.md"})
         assert "pump" not in repr(bank)

@@ -42,6 +42,7 @@ from trimem.types import (
     as_namespace,
     check_history,
     check_k,
+    check_text,
 )
 
 _logger = logging.getLogger(__name__)
@@ -93,8 +94,7 @@ class ExplicitBank(StoredBank):
             raise InvalidInputError(f"rerank must be a whole number of at least 0, got {rerank!r}")
         if rerank_by not in ("likelihood", "attention"):
             raise InvalidInputError(f'rerank_by must be "likelihood" or "attention", got {rerank_by!r}')
-        if not isinstance(query, str) or not query.strip():
-            raise InvalidInputError(f"a query must be a string that is not empty, got {query!r}")
+        check_text(query, "a query")
         row = self._store.bank()
         if row is None:
             return []

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from trimem.errors import InvalidInputError
 from trimem.store.metadata import Document, hash_text
 from trimem.text.chunking import Chunk
-from trimem.types import Metadata, Namespace, SlotId, Turn
+from trimem.types import Metadata, Namespace, SlotId, Turn, check_text
 
 
 def documents(
@@ -28,8 +28,7 @@ def documents(
     said = [texts] if isinstance(texts, str | Turn) else list(texts)
     stored = [one.said if isinstance(one, Turn) else one for one in said]
     for i, text in enumerate(stored):
-        if not isinstance(text, str) or not text.strip():
-            raise InvalidInputError(f"text {i} must be a string that is not empty, got {text!r}")
+        check_text(text, f"text {i}")
     given = [metadata] * len(said) if metadata is None or isinstance(metadata, Mapping) else list(metadata)
     keys = [ids] if isinstance(ids, str) else [_key(one) for one in said] if ids is None else list(ids)
     if not len(said) == len(given) == len(keys):
@@ -37,8 +36,7 @@ def documents(
             f"texts, metadata and ids must be of one length, got {len(said)}, {len(given)} and {len(keys)}"
         )
     for key in keys:
-        if not isinstance(key, str) or not key:
-            raise InvalidInputError(f"an id must be a string that is not empty, got {key!r}")
+        check_text(key, "an id")
     about = [
         {**_checked(metadata or {}), **(one.metadata if isinstance(one, Turn) else {})}
         for one, metadata in zip(said, given, strict=True)
@@ -75,7 +73,8 @@ def _key(text: str | Turn) -> str:
 def _checked(metadata: Metadata) -> Metadata:
     try:
         if isinstance(metadata, Mapping) and all(isinstance(key, str) for key in metadata):
-            checked: Metadata = json.loads(json.dumps(dict(metadata), allow_nan=False))
+            said = json.dumps(dict(metadata), allow_nan=False, ensure_ascii=False)
+            checked: Metadata = json.loads(said.encode())  # which takes no unpaired surrogates
             return checked
     except (TypeError, ValueError):
         pass

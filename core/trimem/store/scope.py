@@ -16,7 +16,7 @@ from sqlalchemy import ColumnElement, and_, func, or_
 
 from trimem.errors import InvalidInputError
 from trimem.store.schema import DocumentRow, SlotRow
-from trimem.types import Namespace
+from trimem.types import Namespace, check_characters
 
 Where: TypeAlias = Mapping[str, Any]
 """A filter on metadata: every key must have the value given, or one of a list of values, or compare as told.
@@ -51,6 +51,8 @@ def in_scope(namespace: Namespace, where: Where | None) -> list[ColumnElement[bo
                 raise InvalidInputError(
                     f"a filter compares with strings, numbers, booleans or None, got {item!r} for {key!r}"
                 )
+            if isinstance(item, str):
+                check_characters(item, f"what {key!r} is compared with")
         stored = func.json_extract(DocumentRow.meta, path)
         conditions.append(or_(*(stored.is_(None) if item is None else stored == item for item in allowed)))
     return conditions

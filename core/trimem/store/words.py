@@ -27,6 +27,9 @@ READ = 100_000
 SCORED = 2_000
 """About how many slots it may score: 5 ms."""
 
+MOST = 512
+"""Different words of a query that are looked for: encoders read no more of it either."""
+
 _FUNCTION_WORDS = """
 a about above after again against all am an and any are as at be because been before being below between both but
 by can could did do does doing down during each few for from further had has have having he her here hers herself
@@ -133,12 +136,12 @@ class WordSearch:
 
 
 def words(query: str) -> list[str]:
-    """Return the different words of a query that tell what it is about, in lower case, in their order.
+    """Return the first :data:`MOST` different words of a query that tell what it is about, in lower case.
 
     English function words are left out, as the stemmer is English too, unless there are no others.
     """
     said = all_words(query)
-    return [word for word in said if word not in FUNCTION_WORDS] or said
+    return ([word for word in said if word not in FUNCTION_WORDS] or said)[:MOST]
 
 
 def all_words(query: str) -> list[str]:

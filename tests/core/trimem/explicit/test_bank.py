@@ -330,6 +330,12 @@ def test_memories_are_exchanged_for_what_the_last_words_find(
     assert len(ids) >= 16, asked
 
 
+def test_a_history_that_is_none_is_refused(bank: ExplicitBank) -> None:
+    for wrong in (None, 3, {"role": "user", "content": "pump?"}, [{"role": "user", "content": "\ud800"}]):
+        with pytest.raises(InvalidInputError, match=r"history|surrogate"):
+            bank.recall("pump", namespace="a", history=wrong)  # type: ignore[arg-type]
+
+
 def test_each_piece_of_a_long_question_reads_what_it_finds(bank: ExplicitBank) -> None:
     """What speaks reads what the last words find; what only earlier words found is told, and not cited."""
     bank.remember([PUMP, BOAT, CAKE], namespace="a")

@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from trimem.store import following, vectors, words
 from trimem.store.metadata import Document, MetadataStore, NewSlot
 from trimem.store.search import HybridSearch
-from trimem.store.words import WordSearch
+from trimem.store.words import MOST, WordSearch
 from trimem.types import Namespace
 
 DIM = 8
@@ -198,6 +198,11 @@ def test_a_tenants_rare_word_is_found_among_the_common_words_of_others(
     assert [row for row, _ in small] == [rows["e-0"]]
     assert len(big) >= 1
     assert none == []
+
+
+def test_of_a_book_the_first_words_are_looked_for() -> None:
+    said = [f"word{i}" for i in range(50_000)]
+    assert words.words(" ".join(said)) == said[:MOST]
 
 
 def test_words_that_cost_too_much_are_left_out_while_others_find_enough(store: MetadataStore) -> None:
