@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,11 @@ from trimem.errors import BankBusyError, CorruptDatabaseError, DiskError, Schema
 from trimem.store.schema import SCHEMA_VERSION
 from trimem.store.scope import MOMENT, moment
 
+_PATIENCE = 30.0  # seconds a writer waits for its turn
 _PRAGMAS = (
-    "journal_mode=WAL",  # readers go on while one writes
+    f"busy_timeout={1000 * _PATIENCE:.0f}",
     "synchronous=FULL",  # what is committed survives a power cut
     "foreign_keys=ON",
-    "busy_timeout=30000",  # milliseconds a writer waits for its turn
     "secure_delete=ON",  # what is deleted is overwritten with zeros
     "temp_store=MEMORY",
 )
@@ -74,8 +75,22 @@ def _configure(connection: Any, _: Any) -> None:
     cursor = connection.cursor()
     for pragma in _PRAGMAS:
         cursor.execute(f"PRAGMA {pragma}")
+    _keep_a_log(cursor)
     cursor.close()
     connection.create_function(MOMENT, 1, moment, deterministic=True)
+
+
+def _keep_a_log(cursor: sqlite3.Cursor) -> None:
+    """Let readers go on while one writes; SQLite itself does not wait when several turn a new file's log on at once."""
+    until = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as busy:
+            if "locked" not in str(busy) or time.monotonic() > until:
+                raise
+            time.sleep(0.01)
 
 
 def _begin(connection: Connection) -> None:

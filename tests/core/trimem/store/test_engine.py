@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -94,7 +95,19 @@ def test_writers_queue_instead_of_failing(engine: Engine) -> None:
         assert connection.execute(text("SELECT n FROM counter")).scalar_one() == 40
 
 
-def test_many_may_open_a_new_database_at_once(path: Path) -> None:
-    with ThreadPoolExecutor(6) as pool:
-        for engine in pool.map(lambda _: open_engine(path), range(6)):
+def test_many_may_open_a_new_database_at_once(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(12) as pool:
+        for engine in pool.map(open_engine, [tmp_path / "new.sqlite"] * 12):
             engine.dispose()
+
+
+def test_turning_a_new_files_log_on_waits_for_its_turn(path: Path) -> None:
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("CREATE TABLE t (x)")
+    other.execute("BEGIN IMMEDIATE")  # SQLite's busy_timeout does not hold for what comes to change the log
+    with ThreadPoolExecutor(1) as pool:
+        opened = pool.submit(open_engine, path)
+        time.sleep(0.2)
+        assert not opened.done()
+        other.close()
+        opened.result().dispose()
