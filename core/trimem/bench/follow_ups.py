@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trimem.banks.slot_bank import DATABASE
 from trimem.bench.environment import environment
 from trimem.bench.systems import LocalSystem, Setting
 from trimem.bench.trials import LEAD
 from trimem.explicit.bank import ExplicitBank
-from trimem.explicit.stored_bank import DATABASE
 from trimem.lm.model import LanguageModel
 from trimem.progress import track
 from trimem.store.metadata import MetadataStore

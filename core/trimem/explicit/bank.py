@@ -12,6 +12,7 @@ from functools import partial
 from math import log
 from typing import Any, Literal, overload
 
+from trimem.banks.identity import check_model
 from trimem.errors import (
     ContextLengthError,
     CorruptTensorError,
@@ -23,7 +24,6 @@ from trimem.explicit.answering import Answering, read_found
 from trimem.explicit.batch import Batch
 from trimem.explicit.compiler import Compiler
 from trimem.explicit.density import tokens_per_hit
-from trimem.explicit.identity import check_encoder, check_model
 from trimem.explicit.read import Placement
 from trimem.explicit.read_config import ReadConfig, as_read_config
 from trimem.explicit.reading import AnswerStream, Reading
@@ -39,10 +39,8 @@ from trimem.types import (
     Message,
     SlotId,
     Turn,
-    as_namespace,
     check_history,
     check_k,
-    check_text,
 )
 
 _logger = logging.getLogger(__name__)
@@ -87,20 +85,14 @@ class ExplicitBank(StoredBank):
                 something else.
             FingerprintMismatch: The bank was made with another encoder, or is to be read by another model.
         """
-        path = as_namespace(namespace)
         check_k(k)
         check_history(history)
         if not isinstance(rerank, int) or rerank < 0:
             raise InvalidInputError(f"rerank must be a whole number of at least 0, got {rerank!r}")
         if rerank_by not in ("likelihood", "attention"):
             raise InvalidInputError(f'rerank_by must be "likelihood" or "attention", got {rerank_by!r}')
-        check_text(query, "a query")
-        row = self._store.bank()
-        if row is None:
-            return []
-        check_encoder(self.folder, row, self._encoder)
-        words, vector = following.words(query, history), self._encoder.encode_query(query)
-        find = partial(self._search, words, vector, max(k, rerank), path, where)
+        words = following.words(query, history)
+        find = partial(self._finder(query, words, namespace, where), max(k, rerank))
         hits = find()
         if rerank and hits:
             hits = read_found(hits, find=find, read=lambda found: self._reread(words, found, rerank, rerank_by))
@@ -152,7 +144,7 @@ class ExplicitBank(StoredBank):
         lm = self.model if model is None else model
         row = self._store.bank()
         if lm is not self.model and row is not None:
-            check_model(self.folder, row, lm)
+            check_model(self.folder, row, lm.name, lm.fingerprint)
         compiler = self.compiler if lm is self.model else Compiler(lm, self.config)
         how = as_read_config(read)
         reading = Reading(lm, hits, partial(self._place, compiler, how), how.reanchor)

@@ -1,4 +1,4 @@
-"""What an explicit bank holds: opened, written, forgotten, compiled and looked after."""
+"""What an explicit bank holds: opened, compiled, kept in step with a folder."""
 
 from __future__ import annotations
 
@@ -7,57 +7,35 @@ from dataclasses import replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from threading import RLock
-from typing import Any, Self
+from typing import Self
 
-from trimem.bank import Bank
-from trimem.errors import (
-    BankNotFoundError,
-    InvalidInputError,
-    SlotNotFoundError,
-)
+from trimem.banks.identity import check_model
+from trimem.banks.slot_bank import SlotBank
+from trimem.banks.writer import Writer
+from trimem.errors import SlotNotFoundError
 from trimem.explicit.background import Background
 from trimem.explicit.cache import RecordCache
 from trimem.explicit.compiler import Compiler
 from trimem.explicit.config import ExplicitConfig
-from trimem.explicit.documents import documents
-from trimem.explicit.identity import MECHANISM, check_config, check_encoder, check_model
 from trimem.explicit.records import Records
 from trimem.explicit.sync import sync
-from trimem.explicit.writer import Writer
 from trimem.lm.load import load_model
 from trimem.lm.model import LanguageModel
 from trimem.progress import track
-from trimem.store import integrity, upkeep
-from trimem.store.metadata import Document, MetadataStore, utc_now
-from trimem.store.scope import parse_path
-from trimem.store.search import HybridSearch
-from trimem.store.tensors import StagedShard, Swept
+from trimem.store.metadata import Document, utc_now
+from trimem.store.schema import BankRow
+from trimem.store.tensors import StagedShard
 from trimem.text.encoders import Embeddings, Encoder, as_encoder
 from trimem.text.readers import MAX_BYTES
-from trimem.types import (
-    BankStats,
-    CompactReport,
-    ErasureReceipt,
-    Hit,
-    IntegrityReport,
-    Metadata,
-    RepairReport,
-    SlotId,
-    SyncReport,
-    Turn,
-    as_namespace,
-)
+from trimem.types import BankStats, Hit, Namespace, SlotId, SyncReport, as_namespace
 
-DATABASE = "bank.sqlite"
 CACHE_BYTES = 256 << 20
 
 
-class StoredBank(Bank):
+class StoredBank(SlotBank):
     """What a bank of explicit memory holds, without the ways to read it."""
 
-    swept = Swept()
-    """What a crash had left and was removed when the bank was opened."""
+    mechanism = "explicit"
 
     def __init__(
         self,
@@ -69,16 +47,10 @@ class StoredBank(Bank):
         device_cache_bytes: int,
         clock: Callable[[], datetime],
     ) -> None:
-        self.folder = folder
+        super().__init__(folder, encoder, config, clock)
         self._given_model = model
-        self._given_config = config
-        self._encoder = encoder
-        self._store = MetadataStore(folder / DATABASE, clock)
         self._records = Records(self._store, RecordCache(cache_bytes), RecordCache(device_cache_bytes))
         self._background = Background()
-        self._search = HybridSearch(self._store.reader)
-        self._clock = clock
-        self._lock = RLock()
 
     @classmethod
     def open(
@@ -114,33 +86,15 @@ class StoredBank(Bank):
             InvalidInputError: The folder is a file, or ``config`` differs from the bank's.
             SchemaVersionError: The bank was written by a newer trimem.
         """
-        folder = Path(path)
-        if "://" in str(path) or (folder.exists() and not folder.is_dir()):
-            raise InvalidInputError(f"a bank is a folder, got {path}")
-        if not (folder / DATABASE).exists():
-            if not create:
-                raise BankNotFoundError(f"there is no bank in {folder}; remember something there first")
-            folder.mkdir(parents=True, exist_ok=True)
-        bank = cls(folder, model, as_encoder(encoder), config, cache_bytes, device_cache_bytes, clock)
-        try:
-            row = bank._store.bank()
-            bank.swept = upkeep.tend(bank._store)
-            if row is not None:
-                check_config(folder, row, config)
-                if isinstance(model, LanguageModel):
-                    check_model(folder, row, model)
-        except BaseException:
-            bank.close()
-            raise
-        return bank
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({str(self.folder)!r})"
+        return cls._opened(
+            path,
+            create,
+            lambda folder: cls(folder, model, as_encoder(encoder), config, cache_bytes, device_cache_bytes, clock),
+        )
 
     def close(self) -> None:
         self._background.close()
-        self._search.close()
-        self._store.close()
+        super().close()
 
     # What the bank is made with
 
@@ -159,16 +113,24 @@ class StoredBank(Bank):
             else:
                 lm = load_model(row.model_name if name is None and row is not None else name)
             if row is not None:
-                check_model(self.folder, row, lm)
+                check_model(self.folder, row, lm.name, lm.fingerprint)
             return lm
 
     @cached_property
     def config(self) -> ExplicitConfig:
         """How this bank is compiled."""
-        if self._given_config is not None:
+        if isinstance(self._given_config, ExplicitConfig):
             return self._given_config
         row = self._store.bank()
-        return ExplicitConfig() if row is None else ExplicitConfig.from_json(row.config)
+        return ExplicitConfig() if row is None else self._stored_config(row)
+
+    def _stored_config(self, row: BankRow) -> ExplicitConfig:
+        return ExplicitConfig.from_json(row.config)
+
+    def _check(self, row: BankRow) -> None:
+        super()._check(row)
+        if isinstance(self._given_model, LanguageModel):
+            check_model(self.folder, row, self._given_model.name, self._given_model.fingerprint)
 
     @cached_property
     def compiler(self) -> Compiler:
@@ -182,127 +144,30 @@ class StoredBank(Bank):
 
     # Writing
 
-    def remember(
-        self,
-        texts: str | Turn | Sequence[str | Turn],
-        *,
-        namespace: str | Sequence[str],
-        metadata: Metadata | Sequence[Metadata] | None = None,
-        ids: str | Sequence[str] | None = None,
-        compile: bool = True,
-        progress: bool | None = None,
-    ) -> list[SlotId]:
-        """Compile texts and store them; see :meth:`trimem.Bank.remember`.
+    def _made_by(self) -> tuple[str, str]:
+        return self.model.name, self.model.fingerprint
 
-        Args:
-            texts: One or many. Each is cut on sentence borders into references of at most
-                ``config.reference_tokens`` tokens. A :class:`trimem.Turn` of a conversation is read with its
-                speaker before it, and has speaker and time in its metadata.
-            namespace: Whose they are.
-            metadata: Stored beside them, one for all or one each.
-            ids: Keys of the texts, one each.
-            compile: False stores and indexes text only: a slot is then compiled when it is first read.
-            progress: Whether to show a bar; None shows it where there is a terminal or a notebook.
+    @property
+    def _siblings(self) -> bool:
+        return self.config.context == "document"
 
-        Returns:
-            The slots of all texts, in order, those that were there already included.
+    def _drop(self, slots: Collection[SlotId]) -> None:
+        self._records.drop(slots)
 
-        Raises:
-            InvalidInputError: A text is empty, metadata is no JSON object, or the lists differ in
-                length. Nothing is stored then.
+    def _write(
+        self, namespace: Namespace, documents: Sequence[Document], *, compile: bool, progress: bool | None
+    ) -> dict[str, list[SlotId]]:
+        def stage(
+            pieces: Sequence[Mapping[SlotId, str]], staged: list[StagedShard], advance: Callable[[int], None]
+        ) -> None:
+            self._records.compile(self.compiler, pieces, staged, advance)
 
-        One forward pass over each reference: O(tokens). What an interruption leaves undone, the same
-        call does when it is repeated.
-        """
-        path = as_namespace(namespace)
-        given = documents(texts, metadata, ids)
-        with self._lock:
-            row = self._store.bank()
-            if row is None:
-                row = self._store.create_bank(
-                    mechanism=MECHANISM,
-                    model_name=self.model.name,
-                    model_fingerprint=self.model.fingerprint,
-                    encoder_fingerprint=self._encoder.fingerprint,
-                    config=self.config.to_json(),
-                )
-            check_config(self.folder, row, self.config)
-            check_encoder(self.folder, row, self._encoder)
-            stored = self._store.documents(path, list(given))
-            unchanged = {
-                key: document.metadata
-                for key, document in given.items()
-                if key in stored and stored[key][0] == document.content_hash
-            }
-            if metadata is not None and unchanged:
-                self._store.update_metadata(path, unchanged)
-            slots = {key: stored[key][1] for key in unchanged}
-            new = [document for key, document in given.items() if key not in unchanged]
-            if new:
-                check_model(self.folder, row, self.model)
-                writer = Writer(self._store, self._records, self._encoder, self.compiler)
-                slots.update(writer.write(path, new, compile=compile, progress=progress))
-                self._search.follow()
-        return [slot for key in given for slot in slots[key]]
-
-    def forget(
-        self,
-        *,
-        namespace: str | Sequence[str],
-        ids: str | Collection[str] | None = None,
-        where: Mapping[str, Any] | None = None,
-    ) -> ErasureReceipt:
-        """Erase slots from the disk; see :meth:`trimem.Bank.forget`. O(index) for the words."""
-        path = as_namespace(namespace)
-        chosen = [ids] if isinstance(ids, str) else ids
-        with self._lock:
-            receipt = self._store.delete(path, chosen, where, siblings=self.config.context == "document")
-            self._records.drop(receipt.slots)
-        return receipt
-
-    def receipts(self, *, namespace: str | Sequence[str]) -> list[ErasureReceipt]:
-        """Return the receipts of what was erased in a namespace and below, oldest first."""
-        return self._store.receipts(as_namespace(namespace))
-
-    # Upkeep
-
-    def verify(self) -> IntegrityReport:
-        """Compare every file and row with its checksum. O(bytes of the bank); needs no model."""
-        return integrity.verify(self._store)
-
-    def repair(self, *, progress: bool | None = None) -> RepairReport:
-        """Make again what is damaged and can be made again; the model is needed where tensors or slots are lost.
-
-        Tensors are compiled from the texts of their slots, slots cut from their documents, indexes built from
-        rows. A document whose own row is damaged is left as it is, and named.
-
-        Args:
-            progress: Whether to show a bar; None shows it where there is a terminal or a notebook.
-
-        Raises:
-            CorruptDatabaseError: The database cannot be read at all.
-            FingerprintMismatch: The bank was made by another model or encoder.
-        """
-        with self._lock:
-            integrity.repair_indexes(self._store)
-            lost = integrity.repair_shards(self._store)
-            upkeep.tend(self._store)
-            self._records.drop(lost)
-            rewritten: list[SlotId] = []
-            for row in integrity.documents_to_rewrite(self._store):
-                document = Document(row.key, row.text, row.meta)
-                writer = Writer(self._store, self._records, self._encoder, self.compiler)
-                written = writer.write(parse_path(row.namespace), [document], compile=True, progress=progress)
-                rewritten += written[row.key]
-            again = [slot.id for slot in self._store.slots(lost)]
-            if again:
-                self._compile(again, progress)
-            self._search.follow()
-        return RepairReport(tuple(again), tuple(rewritten), self.verify().problems)
-
-    def compact(self) -> CompactReport:
-        """Merge small files of tensors, and give back what deletions left free. O(bytes of small files)."""
-        return upkeep.compact(self._store)
+        compiler = self.compiler
+        writer = Writer(
+            self._store, self._encoder, compiler.chunks, lambda text: len(compiler.reference(text)), self._drop
+        )
+        what = "compiling references" if compile else "indexing references"
+        return writer.write(namespace, documents, what, stage if compile else None, progress)
 
     def sync(
         self,
@@ -379,9 +244,9 @@ class StoredBank(Bank):
 
     def stats(self, *, namespace: str | Sequence[str] | None = None) -> BankStats:
         """Count what is stored, in all or under one namespace; what all share counts in all only."""
+        stats = super().stats(namespace=namespace)
         if namespace is not None:
-            return self._store.stats(as_namespace(namespace))
-        stats = self._store.stats(None)
+            return stats
         memory, device = self._records.cache_stats()
         return replace(
             stats,

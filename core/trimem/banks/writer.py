@@ -1,15 +1,13 @@
-"""Documents on their way into a bank: cut, encoded, compiled, and stored tensors before rows."""
+"""Documents on their way into a bank: cut, encoded, given their tensors, and stored tensors before rows."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trimem.explicit.compiler import Compiler
-from trimem.explicit.documents import groups, slot_id
-from trimem.explicit.records import Records
+from trimem.banks.documents import groups, slot_id
 from trimem.progress import track
 from trimem.store.metadata import Document, MetadataStore, NewSlot
 from trimem.store.tensors import StagedShard
@@ -19,42 +17,67 @@ from trimem.text.sentences import sentences
 from trimem.types import Namespace, SlotId
 
 GROUP = 64
-"""Slots compiled and stored in one transaction: the most that an interruption costs."""
+"""Slots stored in one transaction: the most that an interruption costs."""
+
+
+Advance = Callable[[int], None]
+
+Stage = Callable[[Sequence[Mapping[SlotId, str]], list[StagedShard], Advance], None]
+"""Makes the tensors of slots and stages them.
+
+It is given the texts of slots, those of each document in order; a list that gets a shard as soon as it is staged, so
+that what is staged is known even if the rest fails; and what to call with the number of slots that are done.
+"""
 
 
 class Writer:
     """Stores new documents.
 
     Args:
-        store: Takes the rows.
-        records: Takes the tensors.
+        store: Takes rows and tensors.
         encoder: Makes the vectors.
-        compiler: Makes the tensors.
+        cut: Cuts a document into what becomes slots.
+        tokens: Counts those of a slot's text.
+        drop: Is told of slots that were replaced.
     """
 
-    def __init__(self, store: MetadataStore, records: Records, encoder: Encoder, compiler: Compiler) -> None:
+    def __init__(
+        self,
+        store: MetadataStore,
+        encoder: Encoder,
+        cut: Callable[[str], Sequence[Chunk]],
+        tokens: Callable[[str], int],
+        drop: Callable[[Collection[SlotId]], None],
+    ) -> None:
         self._store = store
-        self._records = records
         self._encoder = encoder
-        self._compiler = compiler
+        self._cut = cut
+        self._tokens = tokens
+        self._drop = drop
 
     def write(
-        self, namespace: Namespace, documents: Sequence[Document], *, compile: bool, progress: bool | None
+        self,
+        namespace: Namespace,
+        documents: Sequence[Document],
+        what: str,
+        stage: Stage | None,
+        progress: bool | None,
     ) -> dict[str, list[SlotId]]:
         """Store documents, replacing those of the same keys, and return their slots by key.
 
         Args:
             namespace: Of exactly which they are.
             documents: What to store.
-            compile: False leaves the tensors out.
+            what: What the bar says is done.
+            stage: Makes the tensors; None leaves them out.
             progress: Whether to show a bar; None leaves that to the terminal.
         """
-        chunks = {document.key: self._compiler.chunks(document.text) for document in documents}
+        chunks = {document.key: self._cut(document.text) for document in documents}
         slots: dict[str, list[SlotId]] = {}
         total = sum(map(len, chunks.values()))
-        with track("compiling references" if compile else "indexing references", total, progress) as advance:
+        with track(what, total, progress) as advance:
             for group in groups(documents, chunks, GROUP):
-                slots.update(self._write_group(namespace, group, chunks, compile, advance))
+                slots.update(self._write_group(namespace, group, chunks, stage, advance))
         return slots
 
     def _write_group(
@@ -62,8 +85,8 @@ class Writer:
         namespace: Namespace,
         documents: Iterable[Document],
         chunks: Mapping[str, Sequence[Chunk]],
-        compile: bool,
-        advance: Callable[[int], None],
+        stage: Stage | None,
+        advance: Advance,
     ) -> dict[str, list[SlotId]]:
         cut = {
             slot_id(namespace, document, chunk): (document.key, chunk)
@@ -75,12 +98,12 @@ class Writer:
         staged: list[StagedShard] = []
         slots: dict[str, list[NewSlot]] = {document.key: [] for document in documents}
         try:
-            if compile:
+            if stage is not None:
                 pieces = [
                     {slot: chunk.text for slot, (key, chunk) in cut.items() if key == document.key}
                     for document in documents
                 ]
-                self._records.compile(self._compiler, pieces, staged, advance)
+                stage(pieces, staged, advance)
             else:
                 advance(len(texts))
             for slot, (key, chunk) in cut.items():
@@ -92,7 +115,7 @@ class Writer:
                         chunk.start,
                         chunk.stop,
                         chunk.line,
-                        len(self._compiler.reference(chunk.text)),
+                        self._tokens(chunk.text),
                         whole,
                         parts,
                     )
@@ -102,7 +125,7 @@ class Writer:
         finally:
             for shard in staged:
                 shard.discard()  # nothing where it was stored
-        self._records.drop(replaced)
+        self._drop(replaced)
         return {key: [row.slot_id for row in rows] for key, rows in slots.items()}
 
     def _vectors(

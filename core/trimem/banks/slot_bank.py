@@ -1,0 +1,311 @@
+"""SlotBank: what every bank shares that keeps texts in slots, their rows in a database and tensors in files beside it.
+
+A mechanism says what a text becomes (:meth:`SlotBank._write`), how tensors that were lost are made again
+(:meth:`SlotBank._compile`), and by which model and configuration. Opening, forgetting, upkeep and finding by words
+and meaning are the same for all.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from threading import RLock
+from typing import Any, ClassVar, Protocol, Self
+
+from trimem.bank import Bank
+from trimem.banks.documents import documents
+from trimem.banks.identity import check_config, check_encoder, check_mechanism, check_model
+from trimem.errors import BankNotFoundError, InvalidInputError
+from trimem.store import integrity, upkeep
+from trimem.store.metadata import Document, MetadataStore
+from trimem.store.schema import BankRow
+from trimem.store.scope import parse_path
+from trimem.store.search import HybridSearch
+from trimem.store.tensors import Swept
+from trimem.text.encoders import Encoder
+from trimem.types import (
+    BankStats,
+    CompactReport,
+    ErasureReceipt,
+    Hit,
+    IntegrityReport,
+    Metadata,
+    Namespace,
+    RepairReport,
+    SlotId,
+    Turn,
+    as_namespace,
+    check_k,
+    check_text,
+)
+
+DATABASE = "bank.sqlite"
+
+
+class Config(Protocol):
+    """How a bank is made; stored with it."""
+
+    def to_json(self) -> dict[str, Any]: ...
+
+
+class SlotBank(Bank):
+    """A bank of slots in a folder.
+
+    Args:
+        folder: Where it lies.
+        encoder: What finds slots by meaning.
+        config: As it was given; None is what the bank has.
+        clock: Tells the moment that rows are stamped with.
+
+    Attributes:
+        mechanism: Of which the bank is; a folder holds a bank of one.
+        swept: What a crash had left and was removed when the bank was opened.
+    """
+
+    mechanism: ClassVar[str]
+
+    def __init__(self, folder: Path, encoder: Encoder, config: Config | None, clock: Callable[[], datetime]) -> None:
+        self.folder = folder
+        self.swept = Swept()
+        self._encoder = encoder
+        self._given_config = config
+        self._clock = clock
+        self._store = MetadataStore(folder / DATABASE, clock)
+        self._search = HybridSearch(self._store.reader)
+        self._lock = RLock()
+
+    @classmethod
+    def _opened(cls, path: str | Path, create: bool, make: Callable[[Path], Self]) -> Self:
+        """Return the bank that ``make`` makes of the folder, once it is known to be one and is in order.
+
+        Raises:
+            BankNotFoundError: There is none and ``create`` is False.
+            InvalidInputError: The folder is a file, or holds a bank of another mechanism or configuration.
+            SchemaVersionError: The bank was written by a newer trimem.
+        """
+        folder = Path(path)
+        if "://" in str(path) or (folder.exists() and not folder.is_dir()):
+            raise InvalidInputError(f"a bank is a folder, got {path}")
+        if not (folder / DATABASE).exists():
+            if not create:
+                raise BankNotFoundError(f"there is no bank in {folder}; remember something there first")
+            folder.mkdir(parents=True, exist_ok=True)
+        bank = make(folder)
+        try:
+            row = bank._store.bank()
+            bank.swept = upkeep.tend(bank._store)
+            if row is not None:
+                bank._check(row)
+        except BaseException:
+            bank.close()
+            raise
+        return bank
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self.folder)!r})"
+
+    def close(self) -> None:
+        self._search.close()
+        self._store.close()
+
+    # What a mechanism says of itself
+
+    @property
+    @abstractmethod
+    def config(self) -> Config:
+        """How this bank is made."""
+
+    @abstractmethod
+    def _stored_config(self, row: BankRow) -> Config:
+        """Return the configuration that a bank's row holds."""
+
+    @abstractmethod
+    def _made_by(self) -> tuple[str, str]:
+        """Return name and fingerprint of what makes the tensors of slots."""
+
+    @abstractmethod
+    def _write(
+        self, namespace: Namespace, documents: Sequence[Document], *, compile: bool, progress: bool | None
+    ) -> dict[str, list[SlotId]]:
+        """Store documents, replacing those of the same keys, and return their slots by key."""
+
+    @abstractmethod
+    def _compile(self, slots: Sequence[SlotId], progress: bool | None) -> None:
+        """Make the tensors of slots that have none, from what their rows hold."""
+
+    def _drop(self, slots: Collection[SlotId]) -> None:
+        """Let go of what is held in memory of slots that are gone."""
+
+    @property
+    def _siblings(self) -> bool:
+        """Whether the tensors of a slot know of the other slots of its document, and go with them."""
+        return False
+
+    def _check(self, row: BankRow) -> None:
+        """Raise if the bank cannot be opened as asked."""
+        check_mechanism(self.folder, row, self.mechanism)
+        check_config(self.folder, self._stored_config(row), self._given_config)
+
+    # Writing
+
+    def remember(
+        self,
+        texts: str | Turn | Sequence[str | Turn],
+        *,
+        namespace: str | Sequence[str],
+        metadata: Metadata | Sequence[Metadata] | None = None,
+        ids: str | Sequence[str] | None = None,
+        compile: bool = True,
+        progress: bool | None = None,
+    ) -> list[SlotId]:
+        """Store texts; see :meth:`trimem.Bank.remember`.
+
+        Args:
+            texts: One or many. A :class:`trimem.Turn` of a conversation is stored with its speaker before it, and
+                has speaker and time in its metadata.
+            namespace: Whose they are.
+            metadata: Stored beside them, one for all or one each.
+            ids: Keys of the texts, one each.
+            compile: False stores and indexes text only: a slot's tensors are then made when it is first read.
+            progress: Whether to show a bar; None shows it where there is a terminal or a notebook.
+
+        Returns:
+            The slots of all texts, in order, those that were there already included.
+
+        Raises:
+            InvalidInputError: A text is empty, metadata is no JSON object, or the lists differ in
+                length. Nothing is stored then.
+
+        What an interruption leaves undone, the same call does when it is repeated.
+        """
+        path = as_namespace(namespace)
+        given = documents(texts, metadata, ids)
+        with self._lock:
+            row = self._begin()
+            stored = self._store.documents(path, list(given))
+            unchanged = {
+                key: document.metadata
+                for key, document in given.items()
+                if key in stored and stored[key][0] == document.content_hash
+            }
+            if metadata is not None and unchanged:
+                self._store.update_metadata(path, unchanged)
+            slots = {key: stored[key][1] for key in unchanged}
+            new = [document for key, document in given.items() if key not in unchanged]
+            if new:
+                check_model(self.folder, row, *self._made_by())
+                slots.update(self._write(path, new, compile=compile, progress=progress))
+                self._search.follow()
+        return [slot for key in given for slot in slots[key]]
+
+    def _begin(self) -> BankRow:
+        """Return the bank's row, made if there is none, once it is known to be what this bank would write to."""
+        row = self._store.bank()
+        if row is None:
+            name, fingerprint = self._made_by()
+            row = self._store.create_bank(
+                mechanism=self.mechanism,
+                model_name=name,
+                model_fingerprint=fingerprint,
+                encoder_fingerprint=self._encoder.fingerprint,
+                config=self.config.to_json(),
+            )
+        check_mechanism(self.folder, row, self.mechanism)  # another process may have made it meanwhile
+        check_config(self.folder, self._stored_config(row), self.config)
+        check_encoder(self.folder, row, self._encoder)
+        return row
+
+    def forget(
+        self,
+        *,
+        namespace: str | Sequence[str],
+        ids: str | Collection[str] | None = None,
+        where: Mapping[str, Any] | None = None,
+    ) -> ErasureReceipt:
+        """Erase slots from the disk; see :meth:`trimem.Bank.forget`. O(index) for the words."""
+        path = as_namespace(namespace)
+        chosen = [ids] if isinstance(ids, str) else ids
+        with self._lock:
+            receipt = self._store.delete(path, chosen, where, siblings=self._siblings)
+            self._drop(receipt.slots)
+        return receipt
+
+    def receipts(self, *, namespace: str | Sequence[str]) -> list[ErasureReceipt]:
+        """Return the receipts of what was erased in a namespace and below, oldest first."""
+        return self._store.receipts(as_namespace(namespace))
+
+    # Reading
+
+    def recall(
+        self, query: str, k: int = 4, *, namespace: str | Sequence[str], where: Mapping[str, Any] | None = None
+    ) -> list[Hit]:
+        """Return the best ``k`` slots for ``query`` by words and meaning; see :meth:`trimem.Bank.recall`.
+
+        Raises:
+            InvalidInputError: The query is empty, or k is less than 1.
+            FingerprintMismatch: The bank was made with another encoder.
+        """
+        return self._finder(query, query, namespace, where)(check_k(k))
+
+    def _finder(
+        self, query: str, words: str, namespace: str | Sequence[str], where: Mapping[str, Any] | None
+    ) -> Callable[[int], list[Hit]]:
+        """Return what finds the best k slots: by the meaning of ``query``, and by ``words``.
+
+        Raises:
+            InvalidInputError: The query is empty.
+            FingerprintMismatch: The bank was made with another encoder.
+        """
+        path = as_namespace(namespace)
+        check_text(query, "a query")
+        row = self._store.bank()
+        if row is None:
+            return lambda _: []
+        check_encoder(self.folder, row, self._encoder)
+        return partial(self._search, words, self._encoder.encode_query(query), namespace=path, where=where)
+
+    def stats(self, *, namespace: str | Sequence[str] | None = None) -> BankStats:
+        """Count what is stored, in all or under one namespace."""
+        return self._store.stats(None if namespace is None else as_namespace(namespace))
+
+    # Upkeep
+
+    def verify(self) -> IntegrityReport:
+        """Compare every file and row with its checksum. O(bytes of the bank); needs no model."""
+        return integrity.verify(self._store)
+
+    def repair(self, *, progress: bool | None = None) -> RepairReport:
+        """Make again what is damaged and can be made again; the model is needed where tensors or slots are lost.
+
+        Tensors are made from the texts of their slots, slots cut from their documents, indexes built from
+        rows. A document whose own row is damaged is left as it is, and named.
+
+        Args:
+            progress: Whether to show a bar; None shows it where there is a terminal or a notebook.
+
+        Raises:
+            CorruptDatabaseError: The database cannot be read at all.
+            FingerprintMismatch: The bank was made by another model or encoder.
+        """
+        with self._lock:
+            integrity.repair_indexes(self._store)
+            lost = integrity.repair_shards(self._store)
+            upkeep.tend(self._store)
+            self._drop(lost)
+            rewritten: list[SlotId] = []
+            for row in integrity.documents_to_rewrite(self._store):
+                document = Document(row.key, row.text, row.meta)
+                written = self._write(parse_path(row.namespace), [document], compile=True, progress=progress)
+                rewritten += written[row.key]
+            again = [slot.id for slot in self._store.slots(lost)]
+            if again:
+                self._compile(again, progress)
+            self._search.follow()
+        return RepairReport(tuple(again), tuple(rewritten), self.verify().problems)
+
+    def compact(self) -> CompactReport:
+        """Merge small files of tensors, and give back what deletions left free. O(bytes of small files)."""
+        return upkeep.compact(self._store)
