@@ -9,9 +9,12 @@ import xml.etree.ElementTree as ElementTree
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
+from trimem.bench.locomo import Said, load_dialogues
 from trimem.bench.squad import load_squad
 from trimem.errors import InvalidInputError
 
@@ -98,32 +101,22 @@ def locomo(path: Path) -> Levels:
     A turn is what one speaker says, with a picture's caption; a session is its turns under its date.
     """
     levels: Levels = {"session": [], "turn": []}
-    for sample in json.loads(path.read_text(encoding="utf-8")):
-        talk = sample["conversation"]
-        turns: list[str] = []
+    for dialogue in load_dialogues(path):
         sessions: list[str] = []
-        turn_of: dict[str, int] = {}
         session_of: list[int] = []
-        for number in range(1, len(talk)):
-            said = talk.get(f"session_{number}", [])
-            if not said:
-                continue
-            for turn in said:
-                turn_of[turn["dia_id"]] = len(turns)
-                session_of.append(len(sessions))
-                caption = f" [shares {turn['blip_caption']}]" if turn.get("blip_caption") else ""
-                turns.append(f"{turn['speaker']}: {turn['text']}{caption}")
-            sessions.append("\n".join([talk[f"session_{number}_date_time"], *turns[-len(said) :]]))
-        asked = [
-            (question["question"], frozenset(turn_of[turn] for turn in evidence if turn in turn_of))
-            for question in sample["qa"]
-            if (evidence := re.findall(r"D\d+:\d+", " ".join(question["evidence"])))
-        ]
-        asked = [(text, evidence) for text, evidence in asked if evidence]
-        levels["turn"].append(Collection(turns, [Query(text, evidence) for text, evidence in asked]))
-        told = [Query(text, frozenset(session_of[turn] for turn in evidence)) for text, evidence in asked]
+        for day, together in groupby(dialogue.said, attrgetter("day")):
+            turns = [_spoken(said) for said in together]
+            session_of += [len(sessions)] * len(turns)
+            sessions.append("\n".join([day, *turns]))
+        heard = [Query(asked.text, frozenset(asked.evidence)) for asked in dialogue.asked]
+        levels["turn"].append(Collection([_spoken(said) for said in dialogue.said], heard))
+        told = [Query(asked.text, frozenset(session_of[i] for i in asked.evidence)) for asked in dialogue.asked]
         levels["session"].append(Collection(sessions, told))
     return levels
+
+
+def _spoken(said: Said) -> str:
+    return f"{said.speaker}: {said.text}" + (f" [shares {said.caption}]" if said.caption else "")
 
 
 FORMATS: dict[str, Callable[[Path], Levels]] = {"squad": squad, "nq": nq, "cranfield": cranfield, "locomo": locomo}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,70 @@ _TIME = "%I:%M %p on %d %B, %Y"
 _EVIDENCE = re.compile(r"D\d+:\d+")
 
 
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A turn of a dialogue.
+
+    Attributes:
+        speaker: Who.
+        text: What; empty where there is but a picture.
+        caption: What is on the picture that comes with it; empty where there is none.
+        day: When its session was, in the words of the file.
+    """
+
+    speaker: str
+    text: str
+    caption: str
+    day: str
+
+    @property
+    def turn(self) -> Turn:
+        """As a bank remembers it: what is on the picture stands behind what was said."""
+        text = f"{self.text} [{self.caption}]".strip() if self.caption else self.text
+        return Turn(self.speaker, datetime.strptime(self.day, _TIME), text)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A question about a dialogue.
+
+    Attributes:
+        text: In words.
+        answer: Its answer; None where no turn tells it.
+        category: One of :data:`CATEGORIES`, or 5.
+        evidence: Indices of the turns that tell the answer, those left out that are not there.
+        complete: Whether none was left out.
+    """
+
+    text: str
+    answer: str | None
+    category: int
+    evidence: tuple[int, ...]
+    complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Dialogue:
+    """A long conversation.
+
+    Attributes:
+        said: Its turns, session after session.
+        asked: The questions that name evidence.
+    """
+
+    said: list[Said]
+    asked: list[Asked]
+
+
+def load_dialogues(path: Path) -> list[Dialogue]:
+    """Read the dialogues of a file.
+
+    Raises:
+        OSError, ValueError, KeyError, TypeError, AttributeError: It cannot be read, or is not in LoCoMo's format.
+    """
+    return [_dialogue(sample) for sample in json.loads(path.read_text(encoding="utf-8"))]
+
+
 def load_locomo(path: Path) -> list[Corpus]:
     """Read conversations, each a corpus of its turns, with the questions that turns of it answer.
 
@@ -33,7 +98,7 @@ def load_locomo(path: Path) -> list[Corpus]:
         InvalidInputError: The file is missing or not in LoCoMo's format, or holds no question.
     """
     try:
-        corpora = [_corpus(sample) for sample in json.loads(path.read_text(encoding="utf-8"))]
+        corpora = [_corpus(dialogue) for dialogue in load_dialogues(path)]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InvalidInputError(f"{path} cannot be read as a LoCoMo file: {error!r}") from error
     if not any(corpus.questions for corpus in corpora):
@@ -41,25 +106,32 @@ def load_locomo(path: Path) -> list[Corpus]:
     return corpora
 
 
-def _corpus(sample: Mapping[str, Any]) -> Corpus:
-    conversation = sample["conversation"]
-    turns: dict[str, Turn] = {}
-    for name, session in conversation.items():
+def _dialogue(sample: Mapping[str, Any]) -> Dialogue:
+    talk = sample["conversation"]
+    said: list[Said] = []
+    order: dict[str, int] = {}
+    for name, session in talk.items():
         if isinstance(session, list):
-            time = datetime.strptime(conversation[f"{name}_date_time"], _TIME)
-            turns.update((turn["dia_id"], Turn(turn["speaker"], time, _text(turn))) for turn in session)
-    order = {name: i for i, name in enumerate(turns)}
-    questions = []
-    for asked in sample["qa"]:
-        evidence = dict.fromkeys(_EVIDENCE.findall(" ".join(asked["evidence"])))
-        if asked["category"] in CATEGORIES and evidence and all(name in order for name in evidence):
-            passages = tuple(order[name] for name in evidence)
-            category = CATEGORIES[asked["category"]]
-            questions.append(Question(asked["question"], (str(asked["answer"]),), passages, category, literal=False))
-    return Corpus([turn.said for turn in turns.values()], questions, [turn.metadata for turn in turns.values()])
+            for turn in session:
+                order[turn["dia_id"]] = len(said)
+                said.append(
+                    Said(turn["speaker"], turn["text"], turn.get("blip_caption") or "", talk[f"{name}_date_time"])
+                )
+    asked = []
+    for question in sample["qa"]:
+        named = dict.fromkeys(_EVIDENCE.findall(" ".join(question["evidence"])))
+        there = tuple(order[name] for name in named if name in order)
+        if there:
+            answer = str(question["answer"]) if "answer" in question else None
+            asked.append(Asked(question["question"], answer, question["category"], there, len(there) == len(named)))
+    return Dialogue(said, asked)
 
 
-def _text(turn: Mapping[str, Any]) -> str:
-    """Return what is said, and what is on the picture that comes with it."""
-    shown = turn.get("blip_caption")
-    return turn["text"] if shown is None else f"{turn['text']} [{shown}]".strip()
+def _corpus(dialogue: Dialogue) -> Corpus:
+    turns = [said.turn for said in dialogue.said]
+    questions = [
+        Question(asked.text, (asked.answer,), asked.evidence, CATEGORIES[asked.category], literal=False)
+        for asked in dialogue.asked
+        if asked.category in CATEGORIES and asked.complete and asked.answer is not None
+    ]
+    return Corpus([turn.said for turn in turns], questions, [turn.metadata for turn in turns])

@@ -59,9 +59,9 @@ def test_dialogues_have_two_levels(tmp_path: Path) -> None:
         talk[f"session_{i}"] = [{"speaker": "Ann", "dia_id": key, "text": text} for key, text in turns]
     talk["session_2"][0]["blip_caption"] = "a photo of a boat"  # type: ignore[index]
     qa = [
-        {"question": "Which?", "evidence": ["D1:2; D2:1"]},
-        {"question": "Nothing tells", "evidence": []},
-        {"question": "Lost", "evidence": ["D9:9"]},
+        {"question": "Which?", "category": 1, "evidence": ["D1:2; D2:1"]},
+        {"question": "Nothing tells", "category": 1, "evidence": []},
+        {"question": "Lost", "category": 1, "evidence": ["D9:9"]},
     ]
     path.write_text(json.dumps([{"qa": qa, "conversation": talk}]))
     levels = load(path, "locomo")
