@@ -234,7 +234,7 @@ def test_who_was_away_while_changes_were_cleared_reads_all_again(
 ) -> None:
     store.put(("a",), [document("d", ["pump"])])
     assert found(search, "pump", 1, ("a",)) == ["d-0"]
-    monkeypatch.setattr("trimem.store.metadata.CHANGES_KEPT", 2)
+    monkeypatch.setattr("trimem.store.database.CHANGES_KEPT", 2)
     for i in range(9):
         store.put(("a",), [document(f"e{i}", ["boat"])])
     store.delete(("a",), ["d"], None)

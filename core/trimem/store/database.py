@@ -1,0 +1,124 @@
+"""The database of a bank: how it is opened, read, and changed in one transaction with the files of tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import PoolProxiedConnection, delete, func, select, update
+from sqlalchemy.orm import Session
+
+from trimem.store.engine import open_engine, writing
+from trimem.store.reader import SearchReader
+from trimem.store.schema import BankRow, ChangeRow
+from trimem.store.shards import ShardChange
+from trimem.store.tensors import TensorStore
+
+CHANGES_KEPT = 100_000
+"""Changes that are noted; who was away for longer reads all slots again."""
+
+
+def utc_now() -> datetime:
+    """Return this moment."""
+    return datetime.now(UTC)
+
+
+class Database:
+    """The database of one bank, without what is in it.
+
+    Args:
+        path: The SQLite file; created if it does not exist.
+        clock: Tells the moment, with its time zone.
+        tensors: The files of the slots' tensors; None is ``tensors`` beside the database.
+
+    Attributes:
+        reader: What search reads.
+        tensors: The files.
+
+    Raises:
+        SchemaVersionError: It was written by a newer trimem.
+    """
+
+    def __init__(self, path: Path, clock: Callable[[], datetime] = utc_now, tensors: TensorStore | None = None) -> None:
+        self.path = path
+        self.tensors = tensors or TensorStore(path.parent / "tensors")
+        self._clock = clock
+        self._engine = open_engine(path)
+        self._writing = writing(self._engine)
+        self.reader = SearchReader(self._engine)
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    def now(self) -> datetime:
+        """Return this moment, by the bank's clock."""
+        return self._clock()
+
+    def session(self) -> Session:
+        """Return a session to read in; use it in a ``with`` block."""
+        return Session(self._engine)
+
+    def raw_connection(self) -> PoolProxiedConnection:
+        """Return a connection outside any transaction; close it."""
+        return self._engine.raw_connection()
+
+    @contextmanager
+    def changing(self) -> Iterator[tuple[Session, ShardChange]]:
+        """Change rows and shards, in one transaction that waits for its turn at its beginning.
+
+        Raises:
+            BankBusyError: Others wrote for so long that the turn did not come.
+            DiskError: The disk is full, read-only or failing; nothing has changed then.
+        """
+        with Session(self._writing) as session:
+            change = ShardChange(session, self.tensors)
+            try:
+                with session.begin():
+                    session.connection()  # takes the lock, before any file is published
+                    yield session, change
+            except BaseException:
+                change.undo()
+                raise
+        self.tensors.delete(change.removed)
+
+    def bank(self) -> BankRow | None:
+        """Return the bank's row, or None in a new database."""
+        with Session(self._engine, expire_on_commit=False) as session:
+            return session.get(BankRow, 1)
+
+    def create_bank(
+        self,
+        *,
+        mechanism: str,
+        model_name: str,
+        model_fingerprint: str,
+        encoder_fingerprint: str,
+        config: Mapping[str, Any],
+    ) -> BankRow:
+        """Store the bank's row unless there is one already, and return the one there is."""
+        with Session(self._writing, expire_on_commit=False) as session, session.begin():
+            row = session.get(BankRow, 1)
+            if row is None:
+                row = BankRow(mechanism, model_name, model_fingerprint, encoder_fingerprint, dict(config), self.now())
+                row.checksum = row.digest()
+                session.add(row)
+            return row
+
+    def revision(self) -> int:
+        """Return a number that grows with every write to this bank, by whichever process."""
+        with Session(self._engine) as session:
+            return session.scalars(select(BankRow.revision)).one_or_none() or 0
+
+    def database_bytes(self) -> int:
+        """Return the bytes of the database with its log."""
+        return sum(file.stat().st_size for file in self.path.parent.glob(f"{self.path.name}*"))
+
+
+def touch(session: Session) -> None:
+    """Note that a transaction changes what the bank holds."""
+    session.execute(update(BankRow).values(revision=BankRow.revision + 1))
+    oldest = select(func.max(ChangeRow.id) - CHANGES_KEPT).scalar_subquery()
+    session.execute(delete(ChangeRow).where(ChangeRow.id <= oldest))

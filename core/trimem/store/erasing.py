@@ -1,0 +1,171 @@
+"""Erasing rows and tensors, so that no byte of them stays on the disk."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Collection, Sequence
+from contextlib import closing
+from uuid import uuid4
+
+from sqlalchemy import delete, or_, select, text, update
+from sqlalchemy.orm import Session
+
+from trimem.errors import BankBusyError
+from trimem.store.database import touch
+from trimem.store.reader import in_batches
+from trimem.store.reading import ReadableStore
+from trimem.store.rows import hash_text
+from trimem.store.schema import SEARCH_TABLE, DocumentRow, ErasureRow, SlotRow
+from trimem.store.scope import Where, format_path, in_scope, parse_path, under
+from trimem.store.shards import ShardChange
+from trimem.types import ErasureReceipt, Namespace, SlotId
+
+BUSY_SECONDS = 30.0
+"""How long to wait for others to let go of the log."""
+
+_MERGE_INDEX = f"INSERT INTO {SEARCH_TABLE}({SEARCH_TABLE}) VALUES ('optimize')"  # noqa: S608 - a constant
+
+
+class ErasableStore(ReadableStore):
+    """A bank's database that is read and erased from."""
+
+    def delete(
+        self,
+        namespace: Namespace,
+        ids: Collection[str] | None,
+        where: Where | None,
+        *,
+        siblings: bool = False,
+    ) -> ErasureReceipt:
+        """Delete slots, and documents that have none left, so that no byte of text or tensors stays.
+
+        Costs O(index), since the full-text index is merged, which drops the deleted words for good, and O(bytes)
+        of the shards that held the slots, which are written anew without them.
+
+        Args:
+            namespace: Where, and below.
+            ids: Slot ids or document keys; None is all.
+            where: Filter on metadata; None is all.
+            siblings: Whether the tensors of other slots of the same documents know of those that are deleted: they
+                go then, too, and are compiled again when they are next read.
+
+        Raises:
+            BankBusyError: The rows are gone, but somebody reads for so long that the log could not be emptied.
+        """
+        with self.changing() as (session, change):
+            targets = [select(SlotRow.slot_id).join(SlotRow.document).where(*in_scope(namespace, where))]
+            if ids is not None:
+                targets = [
+                    targets[0].where(or_(SlotRow.slot_id.in_(some), DocumentRow.key.in_(some)))
+                    for some in in_batches(ids)
+                ]
+            doomed = sorted({slot_id for target in targets for slot_id in session.scalars(target)})
+            if siblings:
+                change.leave(_siblings(session, doomed))
+            receipt = self._erase(session, change, namespace, doomed, "forgotten")
+        self.finish_erasures()
+        return receipt
+
+    def _erase(
+        self, session: Session, change: ShardChange, namespace: Namespace, doomed: Sequence[SlotId], reason: str
+    ) -> ErasureReceipt:
+        records, freed = change.leave(doomed)
+        _blank(session, doomed)
+        for some in in_batches(doomed):
+            session.execute(delete(SlotRow).where(SlotRow.slot_id.in_(some)))
+        empty = (
+            delete(DocumentRow)
+            .where(under(DocumentRow.namespace, namespace))
+            .where(~select(SlotRow.id).where(SlotRow.document_id == DocumentRow.id).exists())
+            .returning(DocumentRow.id)
+        )
+        documents = len(session.scalars(empty).all())
+        row = ErasureRow(
+            uuid4().hex, format_path(namespace), reason, documents, list(doomed), records, freed, self.now()
+        )
+        if doomed or documents:
+            session.execute(text(_MERGE_INDEX))
+            session.add(row)
+        touch(session)
+        return _receipt(row)
+
+    def finish_erasures(self, wait: float = BUSY_SECONDS) -> None:
+        """Empty the log of what was erased, and note that this is done; nothing where nothing was.
+
+        An erasure that a crash interrupted after its rows were gone is finished so at the next opening.
+
+        Args:
+            wait: Most seconds to try while others read or empty the log; 0 leaves it to them after one try.
+
+        Raises:
+            BankBusyError: Somebody reads what is in the log for longer than that, and ``wait`` is not 0.
+        """
+        until = time.monotonic() + wait
+        own = self._unfinished()
+        while open_ones := own & self._unfinished():
+            with closing(self.raw_connection()) as connection:  # outside any transaction
+                cursor = connection.cursor()
+                busy = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+                cursor.close()
+            if not busy:
+                with Session(self._writing) as session, session.begin():
+                    session.execute(update(ErasureRow).where(ErasureRow.id.in_(open_ones)).values(finished=True))
+            elif not wait:
+                return
+            elif time.monotonic() > until:
+                raise BankBusyError(
+                    f"what was forgotten in {self.path} is gone from its rows and files, but still stands in the log "
+                    "that another process reads: close or restart that process, and forget anything, or open the "
+                    "bank, again"
+                )
+            else:
+                time.sleep(random.uniform(0.005, 0.05))  # noqa: S311 - others empty it at the same time
+
+    def _unfinished(self) -> set[str]:
+        with Session(self._engine) as session:
+            return set(session.scalars(select(ErasureRow.id).where(~ErasureRow.finished)))
+
+    def receipts(self, namespace: Namespace) -> list[ErasureReceipt]:
+        """Return the receipts of erasures in a namespace and below, oldest first."""
+        rows = select(ErasureRow).where(under(ErasureRow.namespace, namespace)).order_by(ErasureRow.erased_at)
+        with Session(self._engine) as session:
+            return [_receipt(row) for row in session.scalars(rows)]
+
+
+def _siblings(session: Session, slots: Collection[SlotId]) -> list[SlotId]:
+    """Return the other slots of the documents of slots."""
+    found: set[SlotId] = set()
+    for some in in_batches(slots):
+        documents = select(SlotRow.document_id).where(SlotRow.slot_id.in_(some))
+        found.update(session.scalars(select(SlotRow.slot_id).where(SlotRow.document_id.in_(documents))))
+    return sorted(found - set(slots))
+
+
+def _blank(session: Session, doomed: Collection[SlotId]) -> None:
+    """Overwrite what slots say in the texts of their documents, where other slots of them stay."""
+    going = set(doomed)
+    for some in in_batches(_siblings(session, doomed)):
+        kept = select(SlotRow.document_id).where(SlotRow.slot_id.in_(some))
+        for document in session.scalars(select(DocumentRow).where(DocumentRow.id.in_(kept))).all():
+            gone = [slot for slot in document.slots if slot.slot_id in going]
+            for slot in gone:
+                blank = " " * (slot.stop - slot.start)
+                document.text = f"{document.text[: slot.start]}{blank}{document.text[slot.stop :]}"
+            document.content_hash = hash_text(document.text)
+            document.checksum = document.digest()
+        session.flush()
+        session.expunge_all()
+
+
+def _receipt(row: ErasureRow) -> ErasureReceipt:
+    return ErasureReceipt(
+        row.id,
+        parse_path(row.namespace),
+        row.documents,
+        tuple(row.slots),
+        row.records,
+        row.tensor_bytes,
+        row.erased_at,
+        row.reason,
+    )

@@ -1,0 +1,56 @@
+"""What goes into the rows of a bank."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trimem.types import Metadata, SlotId
+
+
+@dataclass(frozen=True)
+class Document:
+    """A text as it is given.
+
+    Attributes:
+        key: Unique in its namespace.
+        text: The text.
+        metadata: What is stored beside it; what JSON can hold.
+    """
+
+    key: str
+    text: str = field(repr=False)
+    metadata: Metadata = field(repr=False)
+
+    @cached_property
+    def content_hash(self) -> str:
+        """SHA-256 of the text."""
+        return hash_text(self.text)
+
+
+@dataclass(frozen=True, slots=True)
+class NewSlot:
+    """A stretch of a document on its way into the store; the attributes are those of a slot's row.
+
+    Attributes:
+        vector: (dim,), of length 1.
+        sentences: (sentences, dim), of length 1, or None where there is but one.
+    """
+
+    slot_id: SlotId
+    text: str = field(repr=False)
+    start: int
+    stop: int
+    line: int
+    tokens: int
+    vector: NDArray[np.float32] = field(repr=False)
+    sentences: NDArray[np.float32] | None = field(default=None, repr=False)
+
+
+def hash_text(text: str) -> str:
+    """Return the SHA-256 of a text in hex."""
+    return hashlib.sha256(text.encode()).hexdigest()
