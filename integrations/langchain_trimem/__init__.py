@@ -9,10 +9,17 @@ from trimem.errors import MissingDependencyError
 
 if TYPE_CHECKING:
     from langchain_trimem.retrievers import ExplicitRetriever
+    from langchain_trimem.tools import memory_tools
 
-_LAZY = {"ExplicitRetriever": "langchain_trimem.retrievers"}
+_LAZY = {
+    "ExplicitRetriever": "langchain_trimem.retrievers",
+    "memory_tools": "langchain_trimem.tools",
+}
 
-__all__ = ["ExplicitRetriever"]
+__all__ = [
+    "ExplicitRetriever",
+    "memory_tools",
+]
 
 
 def __getattr__(name: str) -> Any:
