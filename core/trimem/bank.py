@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from trimem.types import BankStats, ErasureReceipt, Hit, Metadata, SlotId
+from trimem.types import BankStats, ErasureReceipt, Hit, Metadata, SlotId, StoredText
 
 if TYPE_CHECKING:
     from trimem.lm.model import LanguageModel
@@ -58,6 +58,15 @@ class Bank(ABC):
         """
 
     @abstractmethod
+    def get(self, ids: str | Collection[str], *, namespace: str | Sequence[str]) -> list[StoredText]:
+        """Return whole texts by their keys, in the order of ``ids``; those that are not there are left out.
+
+        Args:
+            ids: Keys: the ids given to :meth:`remember`, or ``hit.slot.document`` of what was found.
+            namespace: Where, and below.
+        """
+
+    @abstractmethod
     def forget(
         self,
         *,
@@ -101,6 +110,10 @@ class Bank(ABC):
     ) -> list[Hit]:
         """:meth:`recall`, off the event loop."""
         return await asyncio.to_thread(self.recall, query, k, namespace=namespace, where=where)
+
+    async def aget(self, ids: str | Collection[str], *, namespace: str | Sequence[str]) -> list[StoredText]:
+        """:meth:`get`, off the event loop."""
+        return await asyncio.to_thread(self.get, ids, namespace=namespace)
 
     async def aforget(
         self,

@@ -31,7 +31,7 @@ from trimem.store.schema import SEARCH_TABLE, BankRow, ChangeRow, DocumentRow, E
 from trimem.store.scope import Where, format_path, in_scope, parse_path, scope_words, under
 from trimem.store.shards import ShardChange
 from trimem.store.tensors import Place, StagedShard, TensorStore
-from trimem.types import BankStats, ErasureReceipt, Metadata, Namespace, Slot, SlotId
+from trimem.types import BankStats, ErasureReceipt, Metadata, Namespace, Slot, SlotId, StoredText
 
 BUSY_SECONDS = 30.0
 """How long to wait for others to let go of the log."""
@@ -236,6 +236,20 @@ class MetadataStore:
                 .where(DocumentRow.key >= prefix, DocumentRow.key < after)
             )
             return {key: (content_hash, meta) for key, content_hash, meta in rows}
+
+    def texts(self, namespace: Namespace, keys: Collection[str]) -> list[StoredText]:
+        """Return those documents, of this namespace and below, that exist, in the order of their keys."""
+        found: dict[str, list[StoredText]] = {}
+        with Session(self._engine) as session:
+            for some in in_batches(keys):
+                rows = session.execute(
+                    select(DocumentRow.key, DocumentRow.namespace, DocumentRow.text, DocumentRow.meta)
+                    .where(under(DocumentRow.namespace, namespace), DocumentRow.key.in_(some))
+                    .order_by(DocumentRow.id)
+                )
+                for key, path, told, meta in rows:
+                    found.setdefault(key, []).append(StoredText(key, parse_path(path), told, meta))
+        return [each for key in keys for each in found.get(key, ())]
 
     def put(
         self,
