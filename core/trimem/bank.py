@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from trimem.types import BankStats, ErasureReceipt, Hit, Metadata, SlotId, StoredText
+from trimem.types import BankStats, ErasureReceipt, Hit, Metadata, SlotId, StoredText, Turn
 
 if TYPE_CHECKING:
     from trimem.lm.model import LanguageModel
@@ -25,7 +25,7 @@ class Bank(ABC):
     @abstractmethod
     def remember(
         self,
-        texts: str | Sequence[str],
+        texts: str | Turn | Sequence[str | Turn],
         *,
         namespace: str | Sequence[str],
         metadata: Metadata | Sequence[Metadata] | None = None,
@@ -34,7 +34,7 @@ class Bank(ABC):
         """Store texts and return the slots that hold them; the same again changes nothing.
 
         Args:
-            texts: One or many.
+            texts: One or many. A :class:`trimem.Turn` is what somebody says in a conversation.
             namespace: Whose they are.
             metadata: Stored beside them, one for all or one each; ``"source"`` names where a text came
                 from.
@@ -96,7 +96,7 @@ class Bank(ABC):
 
     async def aremember(
         self,
-        texts: str | Sequence[str],
+        texts: str | Turn | Sequence[str | Turn],
         *,
         namespace: str | Sequence[str],
         metadata: Metadata | Sequence[Metadata] | None = None,
