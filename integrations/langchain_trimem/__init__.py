@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from langchain_trimem.memory import BankMemory, ExplicitMemory, ResonanceMemory, TransitMemory
     from langchain_trimem.retrievers import BankRetriever, ExplicitRetriever, ResonanceRetriever, TransitRetriever
     from langchain_trimem.tools import memory_tools
+    from langchain_trimem.vectorstores import TrimemVectorStore
 
 _LAZY = {
     "BankMemory": "langchain_trimem.memory",
@@ -21,6 +22,7 @@ _LAZY = {
     "ResonanceRetriever": "langchain_trimem.retrievers",
     "TransitMemory": "langchain_trimem.memory",
     "TransitRetriever": "langchain_trimem.retrievers",
+    "TrimemVectorStore": "langchain_trimem.vectorstores",
     "memory_tools": "langchain_trimem.tools",
 }
 
@@ -33,6 +35,7 @@ __all__ = [
     "ResonanceRetriever",
     "TransitMemory",
     "TransitRetriever",
+    "TrimemVectorStore",
     "memory_tools",
 ]
 
