@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from trimem.types import BankStats, ErasureReceipt, Hit, Metadata, SlotId
+from trimem.types import BankStats, ErasureReceipt, Hit, Metadata, SlotId, StoredText, Turn
 
 if TYPE_CHECKING:
     from trimem.lm.model import LanguageModel
@@ -25,7 +25,7 @@ class Bank(ABC):
     @abstractmethod
     def remember(
         self,
-        texts: str | Sequence[str],
+        texts: str | Turn | Sequence[str | Turn],
         *,
         namespace: str | Sequence[str],
         metadata: Metadata | Sequence[Metadata] | None = None,
@@ -34,7 +34,7 @@ class Bank(ABC):
         """Store texts and return the slots that hold them; the same again changes nothing.
 
         Args:
-            texts: One or many.
+            texts: One or many. A :class:`trimem.Turn` is what somebody says in a conversation.
             namespace: Whose they are.
             metadata: Stored beside them, one for all or one each; ``"source"`` names where a text came
                 from.
@@ -55,6 +55,15 @@ class Bank(ABC):
             where: Metadata a slot must have: each key the value given, or one of a list of values, or
                 within bounds, ``{"time": {"$gte": "2026-05-01", "$lt": "2026-06-01"}}``, by $gt, $gte, $lt
                 and $lte, for numbers and for times in ISO 8601. Runs before the choice of the best.
+        """
+
+    @abstractmethod
+    def get(self, ids: str | Collection[str], *, namespace: str | Sequence[str]) -> list[StoredText]:
+        """Return whole texts by their keys, in the order of ``ids``; those that are not there are left out.
+
+        Args:
+            ids: Keys: the ids given to :meth:`remember`, or ``hit.slot.document`` of what was found.
+            namespace: Where, and below.
         """
 
     @abstractmethod
@@ -87,7 +96,7 @@ class Bank(ABC):
 
     async def aremember(
         self,
-        texts: str | Sequence[str],
+        texts: str | Turn | Sequence[str | Turn],
         *,
         namespace: str | Sequence[str],
         metadata: Metadata | Sequence[Metadata] | None = None,
@@ -101,6 +110,10 @@ class Bank(ABC):
     ) -> list[Hit]:
         """:meth:`recall`, off the event loop."""
         return await asyncio.to_thread(self.recall, query, k, namespace=namespace, where=where)
+
+    async def aget(self, ids: str | Collection[str], *, namespace: str | Sequence[str]) -> list[StoredText]:
+        """:meth:`get`, off the event loop."""
+        return await asyncio.to_thread(self.get, ids, namespace=namespace)
 
     async def aforget(
         self,

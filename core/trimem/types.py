@@ -156,6 +156,23 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredText:
+    """A text as it was remembered, whole.
+
+    Attributes:
+        key: Its key: the id it was given, or one made of itself.
+        namespace: Whose it is.
+        text: The text.
+        metadata: What was stored beside it.
+    """
+
+    key: str
+    namespace: Namespace
+    text: str = field(repr=False)
+    metadata: Metadata = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Slot:
     """One stored thing: a stretch of a document, its tensors and its row.
 

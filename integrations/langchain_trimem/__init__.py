@@ -8,11 +8,36 @@ from typing import TYPE_CHECKING, Any
 from trimem.errors import MissingDependencyError
 
 if TYPE_CHECKING:
-    from langchain_trimem.retrievers import ExplicitRetriever
+    from langchain_trimem.memory import BankMemory, ExplicitMemory, ResonanceMemory, TransitMemory
+    from langchain_trimem.retrievers import BankRetriever, ExplicitRetriever, ResonanceRetriever, TransitRetriever
+    from langchain_trimem.tools import memory_tools
+    from langchain_trimem.vectorstores import TrimemVectorStore
 
-_LAZY = {"ExplicitRetriever": "langchain_trimem.retrievers"}
+_LAZY = {
+    "BankMemory": "langchain_trimem.memory",
+    "BankRetriever": "langchain_trimem.retrievers",
+    "ExplicitMemory": "langchain_trimem.memory",
+    "ExplicitRetriever": "langchain_trimem.retrievers",
+    "ResonanceMemory": "langchain_trimem.memory",
+    "ResonanceRetriever": "langchain_trimem.retrievers",
+    "TransitMemory": "langchain_trimem.memory",
+    "TransitRetriever": "langchain_trimem.retrievers",
+    "TrimemVectorStore": "langchain_trimem.vectorstores",
+    "memory_tools": "langchain_trimem.tools",
+}
 
-__all__ = ["ExplicitRetriever"]
+__all__ = [
+    "BankMemory",
+    "BankRetriever",
+    "ExplicitMemory",
+    "ExplicitRetriever",
+    "ResonanceMemory",
+    "ResonanceRetriever",
+    "TransitMemory",
+    "TransitRetriever",
+    "TrimemVectorStore",
+    "memory_tools",
+]
 
 
 def __getattr__(name: str) -> Any:
@@ -21,7 +46,7 @@ def __getattr__(name: str) -> Any:
     try:
         return getattr(importlib.import_module(_LAZY[name]), name)
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.split(".")[0] != "langchain_core":
+        if error.name is None or error.name.split(".")[0] not in ("langchain_core", "langchain_classic"):
             raise
         raise MissingDependencyError('LangChain is not installed: pip install "trimem[langchain]"') from error
 

@@ -2,34 +2,28 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
 from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever, LangSmithRetrieverParams
-from pydantic import Field, SkipValidation
+from pydantic import Field
 
-from trimem.bank import Bank
-from trimem.types import Hit
+from langchain_trimem._banks import HoldsBank, documents
 
 
-class ExplicitRetriever(BaseRetriever):
-    """Finds references in an :class:`trimem.ExplicitBank`, by words and by meaning.
+class BankRetriever(HoldsBank, BaseRetriever):
+    """Finds slots in a bank.
 
     ``k``, ``namespace`` and ``filter`` may be given anew with every ``invoke`` and ``ainvoke``. A
     document's ``metadata`` holds the ``score``, and its ``id`` is the slot's.
     """
 
-    bank: SkipValidation[Bank] = Field(repr=False, exclude=True)
-    """The bank."""
-    namespace: str | tuple[str, ...]
-    """Whose memory is searched, and below."""
     k: int = Field(default=4, ge=1)
     """How many documents at most."""
     filter: dict[str, Any] | None = None
-    """Metadata a document must have: each key the value given, or one of a list of values."""
+    """Metadata a document must have, as ``where`` of :meth:`trimem.Bank.recall`."""
 
     def _get_relevant_documents(
         self,
@@ -40,7 +34,7 @@ class ExplicitRetriever(BaseRetriever):
         namespace: str | Sequence[str] | None = None,
         filter: Mapping[str, Any] | None = None,
     ) -> list[Document]:
-        return _documents(self.bank.recall(query, **self._scope(k, namespace, filter)))
+        return documents(self.bank.recall(query, **self._scope(k, namespace, filter)))
 
     async def _aget_relevant_documents(
         self,
@@ -51,7 +45,7 @@ class ExplicitRetriever(BaseRetriever):
         namespace: str | Sequence[str] | None = None,
         filter: Mapping[str, Any] | None = None,
     ) -> list[Document]:
-        return _documents(await self.bank.arecall(query, **self._scope(k, namespace, filter)))
+        return documents(await self.bank.arecall(query, **self._scope(k, namespace, filter)))
 
     def _scope(
         self, k: int | None, namespace: str | Sequence[str] | None, filter: Mapping[str, Any] | None
@@ -68,12 +62,27 @@ class ExplicitRetriever(BaseRetriever):
         return params
 
 
-def _documents(hits: Sequence[Hit]) -> list[Document]:
-    return [
-        Document(
-            id=hit.id,
-            page_content=hit.text,
-            metadata={**copy.deepcopy(dict(hit.metadata)), "source": hit.source, "score": hit.score},
-        )
-        for hit in hits
-    ]
+class ExplicitRetriever(BankRetriever):
+    """Finds references in an :class:`trimem.ExplicitBank`, by words and by meaning; see :class:`BankRetriever`."""
+
+    bank_type = "ExplicitBank"
+
+
+class ResonanceRetriever(BankRetriever):
+    """Finds what was said in a :class:`trimem.ResonanceBank`, by meaning or by sound; see :class:`BankRetriever`."""
+
+    bank_type = "ResonanceBank"
+
+    by: Literal["meaning", "sound"] = "meaning"
+    """How it is found; by sound, what was misheard is found, too."""
+
+    def _scope(
+        self, k: int | None, namespace: str | Sequence[str] | None, filter: Mapping[str, Any] | None
+    ) -> dict[str, Any]:
+        return {**super()._scope(k, namespace, filter), "by": self.by}
+
+
+class TransitRetriever(BankRetriever):
+    """Finds what has not faded yet in a :class:`trimem.TransitBank`; see :class:`BankRetriever`."""
+
+    bank_type = "TransitBank"

@@ -131,6 +131,28 @@ class BankContract:
         assert len(bank.forget(namespace="a", where={"time": {"$lt": "2023-05-09"}}).slots) == 2
         assert found() == {2, 3, 4, 5}
 
+    def test_texts_are_got_whole_by_their_keys(self, bank: Bank) -> None:
+        assert bank.get("pump", namespace="a") == []
+        long = " ".join(f"{PUMP} Number {i}." for i in range(40))
+        bank.remember([PUMP, long], namespace="a", ids=["pump", "long"], metadata=[{"n": 1}, {}])
+        bank.remember(BOAT, namespace=("a", "b"), ids="pump")
+        bank.remember(CAKE, namespace="ab", ids="pump")
+        bank.remember(CAKE, namespace="a")
+        got = bank.get(["long", "absent", "pump"], namespace="a")
+        assert [(one.key, one.namespace, one.text) for one in got] == [
+            ("long", ("a",), long),
+            ("pump", ("a",), PUMP),
+            ("pump", ("a", "b"), BOAT),
+        ]
+        assert got[1].metadata == {"n": 1}
+        (hit,) = bank.recall("the almond cake", 1, namespace="a")
+        assert [one.text for one in bank.get(hit.slot.document, namespace="a")] == [CAKE]
+        assert PUMP not in repr(got)
+        bank.forget(namespace="a", ids="long")
+        assert bank.get("long", namespace="a") == []
+        with pytest.raises(InvalidNamespaceError):
+            bank.get("pump", namespace="")
+
     def test_queries_are_words_not_a_language(self, bank: Bank) -> None:
         bank.remember([PUMP, BOAT], namespace="a")
         for query in ('pump" OR "boat', "NEAR(pump boat)", "pump AND NOT boat", "text:pump*", "(((", "-- ; DROP TABLE"):

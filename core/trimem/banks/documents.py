@@ -30,7 +30,7 @@ def documents(
     for i, text in enumerate(stored):
         check_text(text, f"text {i}")
     given = [metadata] * len(said) if metadata is None or isinstance(metadata, Mapping) else list(metadata)
-    keys = [ids] if isinstance(ids, str) else [_key(one) for one in said] if ids is None else list(ids)
+    keys = [ids] if isinstance(ids, str) else [text_key(one) for one in said] if ids is None else list(ids)
     if not len(said) == len(given) == len(keys):
         raise InvalidInputError(
             f"texts, metadata and ids must be of one length, got {len(said)}, {len(given)} and {len(keys)}"
@@ -65,7 +65,8 @@ def groups(documents: Iterable[Document], chunks: Mapping[str, Sized], most: int
         yield group
 
 
-def _key(text: str | Turn) -> str:
+def text_key(text: str | Turn) -> str:
+    """Return the key of a text that was given none."""
     named = text if isinstance(text, str) else json.dumps([*text.metadata.items(), text.text])
     return hash_text(named)[:16]
 

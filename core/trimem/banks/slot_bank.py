@@ -36,6 +36,7 @@ from trimem.types import (
     Namespace,
     RepairReport,
     SlotId,
+    StoredText,
     Turn,
     as_namespace,
     check_k,
@@ -266,6 +267,9 @@ class SlotBank(Bank):
             return lambda _: []
         check_encoder(self.folder, row, self._encoder)
         return partial(self._search, words, self._encoder.encode_query(query), namespace=path, where=where)
+
+    def get(self, ids: str | Collection[str], *, namespace: str | Sequence[str]) -> list[StoredText]:
+        return self._store.texts(as_namespace(namespace), [ids] if isinstance(ids, str) else ids)
 
     def stats(self, *, namespace: str | Sequence[str] | None = None) -> BankStats:
         """Count what is stored, in all or under one namespace."""

@@ -36,6 +36,7 @@ class Answering:
         cold: Tells which hits the prompt is to hold as text; not asked where a question is read in pieces.
         question: The question.
         history: What was said before it.
+        system: What stands before the first thing the user says; it is not searched for.
         max_new_tokens: Most tokens of the answer.
         exchange: Every so many new tokens, what they find is read instead; None never.
         options: Passed to transformers' ``generate``.
@@ -53,6 +54,7 @@ class Answering:
         cold: Callable[[Sequence[Hit]], Sequence[Hit]],
         question: str,
         history: Sequence[Message],
+        system: str,
         max_new_tokens: int,
         exchange: int | None,
         options: Mapping[str, Any],
@@ -64,7 +66,7 @@ class Answering:
         self._exchange = exchange
         self._options = options
         self._started = time.perf_counter()
-        self._prompt = compiler.question(question, history)
+        self._prompt = compiler.question(question, history, system)
         self._starts = starts(len(self._prompt), exchange)
         self._find = partial(found_by_each, compiler.lm, question, self._prompt, self._starts, recall, follow)
         *earlier, found = self._find()

@@ -39,6 +39,7 @@ from trimem.types import (
     Message,
     SlotId,
     Turn,
+    check_characters,
     check_history,
     check_k,
 )
@@ -225,6 +226,7 @@ class ExplicitBank(StoredBank):
         k: int = 5,
         where: Mapping[str, Any] | None = None,
         history: Sequence[Message] = (),
+        system: str = "",
         max_new_tokens: int = 128,
         read: ReadConfig | str = "dense",
         cold: Literal["compile", "text"] = "compile",
@@ -241,6 +243,7 @@ class ExplicitBank(StoredBank):
         k: int = 5,
         where: Mapping[str, Any] | None = None,
         history: Sequence[Message] = (),
+        system: str = "",
         max_new_tokens: int = 128,
         read: ReadConfig | str = "dense",
         cold: Literal["compile", "text"] = "compile",
@@ -256,6 +259,7 @@ class ExplicitBank(StoredBank):
         k: int = 5,
         where: Mapping[str, Any] | None = None,
         history: Sequence[Message] = (),
+        system: str = "",
         max_new_tokens: int = 128,
         read: ReadConfig | str = "dense",
         cold: Literal["compile", "text"] = "compile",
@@ -274,12 +278,13 @@ class ExplicitBank(StoredBank):
             where: Filter on metadata, as in :meth:`recall`.
             history: What was said before, as messages of ``user`` and ``assistant``, oldest first: "she"
                 and "the other one" are understood from it, in the search and by the model.
+            system: What the application tells the model: read before the first thing the user says, not searched for.
             max_new_tokens: Most tokens of the answer.
             read: How the slots are read, as in :meth:`attach`.
             cold: What to do with slots that are not compiled yet: ``"compile"`` them first, or put their
                 ``"text"`` into the prompt and compile them in the background after the answer.
             stream: True returns the answer as it is spoken.
-            options: Passed to transformers' ``generate``; greedy by default.
+            options: Passed to transformers' ``generate``; greedy by default. ``seed`` makes sampling repeat itself.
 
         Raises:
             ContextLengthError: Memory, question and answer do not fit the model's context.
@@ -297,6 +302,7 @@ class ExplicitBank(StoredBank):
             self._cold if cold == "text" else lambda _: (),
             question,
             history,
+            check_characters(system, "system"),
             max_new_tokens,
             how.exchange,
             options,

@@ -12,7 +12,7 @@ from trimem.explicit.budget import fitted, kept_heads, most_tokens
 from trimem.explicit.calibration import head_bias_of
 from trimem.explicit.config import ExplicitConfig
 from trimem.explicit.density import by_rank
-from trimem.explicit.prompt import SEPARATOR, followed, prompt_format
+from trimem.explicit.prompt import SEPARATOR, followed, prompt_format, told
 from trimem.explicit.read import Placement, place
 from trimem.explicit.read_config import READ_CONFIGS, ReadConfig
 from trimem.explicit.record import Record
@@ -66,8 +66,13 @@ class Compiler:
         """Return the token ids of one reference, the line break after it included."""
         return self.lm.tokenize(text + SEPARATOR)
 
-    def question(self, question: str, history: Sequence[Message] = ()) -> list[int]:
-        """Return the token ids of what follows the references: what was said before the question, and it."""
+    def question(self, question: str, history: Sequence[Message] = (), system: str = "") -> list[int]:
+        """Return the token ids of what follows the references: what was said before the question, and it.
+
+        ``system`` stands before the first thing the user says: references are written after the bank's instruction,
+        so nothing else can take its place.
+        """
+        history, question = told(system, history, question)
         form = followed(self.lm, self.config.instruction, history, self.format) if history else self.format
         return self.lm.tokenize(form.question(question))
 

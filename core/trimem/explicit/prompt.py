@@ -58,6 +58,17 @@ def prompt_format(lm: LanguageModel, instruction: str) -> PromptFormat:
     )
 
 
+def told(system: str, history: Sequence[Message], question: str) -> tuple[Sequence[Message], str]:
+    """Return history and question with ``system`` before the first thing the user says."""
+    if not system:
+        return history, question
+    for i, message in enumerate(history):
+        if message["role"] == "user":
+            first = {"role": "user", "content": f"{system}{SEPARATOR}{message['content']}"}
+            return [*history[:i], first, *history[i + 1 :]], question
+    return history, f"{system}{SEPARATOR}{question}"
+
+
 def followed(lm: LanguageModel, instruction: str, history: Sequence[Message], format: PromptFormat) -> PromptFormat:
     """Return the format of a question that follows others: the references come first, then what was said.
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from threading import Event
 
 import torch
 from torch import Tensor
@@ -192,11 +194,12 @@ class AnswerStream(Iterator[str]):
 
     def __init__(self, speak: Callable[[Callable[[str], None], Callable[[], bool]], Answer]) -> None:
         self._answer: Answer | None = None
+        self._abandoned = Event()
 
         def run(on_text: Callable[[str], None], stop: Callable[[], bool]) -> None:
             self._answer = speak(on_text, stop)
 
-        self._pieces = stream(run)
+        self._pieces = stream(run, self._abandoned)
 
     def __next__(self) -> str:
         return next(self._pieces)
@@ -211,5 +214,7 @@ class AnswerStream(Iterator[str]):
         return self._answer
 
     def close(self) -> None:
-        """End the generation early."""
-        self._pieces.close()
+        """End the generation early, from any thread; who waits for a piece meanwhile gets no more."""
+        self._abandoned.set()
+        with suppress(ValueError):  # another thread waits for a piece, and ends the generation when it gets none
+            self._pieces.close()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -52,6 +53,7 @@ def generate(
     on_text: Callable[[str], None] | None = None,
     stop: Callable[[], bool] | None = None,
     on_token: Callable[[Tensor], None] | None = None,
+    seed: int | None = None,
     clock: Clock = time.perf_counter,
     **options: Any,
 ) -> Generation:
@@ -67,6 +69,8 @@ def generate(
         on_text: Called with each new piece of text as soon as it is certain.
         stop: Asked after each token; generation ends when it says True.
         on_token: Called after each token with the ids of prompt and answer so far (rows, tokens).
+        seed: Of what is sampled: the same again says the same, unless other threads sample meanwhile. torch's own
+            state is put back.
         clock: Tells the time in seconds.
         options: Passed to transformers' ``generate``, such as ``do_sample=True, temperature=0.7``,
             ``num_beams=3`` (which speaks only when it is done) or ``stop_strings=["\\n"]``.
@@ -80,7 +84,7 @@ def generate(
     after = _AfterToken(len(prompt), clock, stop, on_token)
     beams = options.get("num_beams", 1) > 1
     input_ids = torch.tensor([list(prompt)], device=lm.device)
-    with torch.no_grad():
+    with torch.no_grad(), _seeded(seed, lm.device):
         ids = lm.model.generate(
             input_ids,
             attention_mask=torch.ones_like(input_ids),
@@ -104,6 +108,7 @@ def generate_rows(
     max_new_tokens: int,
     memory_tokens: Sequence[int],
     on_token: Callable[[Tensor], None] | None = None,
+    seed: int | None = None,
     clock: Clock = time.perf_counter,
     **options: Any,
 ) -> list[Generation]:
@@ -116,6 +121,7 @@ def generate_rows(
         memory_tokens: Tokens of attached memory before each.
         on_token: Called after each token with the ids of prompts, padded on the left, and answers so far
             (rows, tokens).
+        seed: Of what is sampled, as of :func:`generate`.
         clock: Tells the time in seconds; all rows have their first token at the same time.
         options: Passed to transformers' ``generate``.
 
@@ -129,7 +135,7 @@ def generate_rows(
     input_ids = torch.tensor([[pad] * (width - len(ids)) + list(ids) for ids in prompts], device=lm.device)
     mask = torch.tensor([[0] * (width - len(ids)) + [1] * len(ids) for ids in prompts], device=lm.device)
     after = _AfterToken(width, clock, None, on_token)
-    with torch.no_grad():
+    with torch.no_grad(), _seeded(seed, lm.device):
         said = lm.model.generate(
             input_ids,
             attention_mask=mask,
@@ -161,16 +167,19 @@ def pieces(lm: LanguageModel, ids: Sequence[int]) -> list[str]:
 
 def stream(
     run: Callable[[Callable[[str], None], Callable[[], bool]], None],
+    abandoned: Event | None = None,
 ) -> Generator[str, None, None]:
     """Run a generation in a thread of its own and yield its text piece by piece.
 
-    The thread sees what this context has attached. Closing the iterator ends the generation.
+    The thread sees what this context has attached. Closing the iterator ends the generation; so does ``abandoned``,
+    which another thread can set while this one waits for a piece.
 
     Args:
         run: Given ``on_text`` and ``stop`` for :func:`generate`.
+        abandoned: Set by whoever wants no more.
     """
     pieces: SimpleQueue[str | BaseException | None] = SimpleQueue()
-    abandoned = Event()
+    abandoned = abandoned or Event()
 
     def work() -> None:
         try:
@@ -266,6 +275,17 @@ def _ends(lm: LanguageModel) -> set[int]:
     assert lm.model.generation_config is not None  # every model that generates has one
     ends = lm.model.generation_config.eos_token_id
     return set() if ends is None else {ends} if isinstance(ends, int) else set(ends)
+
+
+@contextmanager
+def _seeded(seed: int | None, device: torch.device) -> Iterator[None]:
+    """Seed torch for a block, and put its state back."""
+    if seed is None:
+        yield
+        return
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
 
 
 def _settled(lm: LanguageModel, options: dict[str, Any]) -> dict[str, Any]:

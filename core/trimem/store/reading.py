@@ -15,7 +15,7 @@ from trimem.store.reader import in_batches
 from trimem.store.schema import DocumentRow, ShardRow, SlotRow
 from trimem.store.scope import Where, format_path, in_scope, parse_path, under
 from trimem.store.tensors import Place
-from trimem.types import BankStats, Metadata, Namespace, Slot, SlotId
+from trimem.types import BankStats, Metadata, Namespace, Slot, SlotId, StoredText
 
 
 class ReadableStore(Database):
@@ -63,6 +63,20 @@ class ReadableStore(Database):
                     if slot_id is not None:
                         slots.append(slot_id)
         return found
+
+    def texts(self, namespace: Namespace, keys: Collection[str]) -> list[StoredText]:
+        """Return those documents, of this namespace and below, that exist, in the order of their keys."""
+        found: dict[str, list[StoredText]] = {}
+        with Session(self._engine) as session:
+            for some in in_batches(keys):
+                rows = session.execute(
+                    select(DocumentRow.key, DocumentRow.namespace, DocumentRow.text, DocumentRow.meta)
+                    .where(under(DocumentRow.namespace, namespace), DocumentRow.key.in_(some))
+                    .order_by(DocumentRow.id)
+                )
+                for key, path, told, meta in rows:
+                    found.setdefault(key, []).append(StoredText(key, parse_path(path), told, meta))
+        return [each for key in keys for each in found.get(key, ())]
 
     def documents_under(self, namespace: Namespace, prefix: str) -> dict[str, tuple[str, Metadata]]:
         """Return content hash and metadata of the documents, of exactly this namespace, whose keys begin so."""

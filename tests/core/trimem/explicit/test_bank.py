@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Thread
+from time import sleep
 from typing import Any
 
 import pytest
@@ -396,6 +397,34 @@ def test_streaming_says_the_same(bank: ExplicitBank) -> None:
     assert "".join(stream).strip() == whole.text
     assert stream.answer.text == whole.text
     assert stream.answer.hits == whole.hits
+
+
+def test_a_stream_is_closed_while_another_thread_waits_for_it(bank: ExplicitBank) -> None:
+    bank.remember(PUMP, namespace="a")
+    stream = bank.ask(
+        "pump?", namespace="a", max_new_tokens=400, stop_strings=["never said, but waited for" * 20], stream=True
+    )
+    read: list[str] = []
+    reader = Thread(target=lambda: read.extend(stream))
+    reader.start()  # what may begin a stop string is held back, so it waits until the end
+    sleep(0.2)
+    stream.close()
+    reader.join()
+    assert 0 < stream.answer.new_tokens < 400
+
+
+def test_what_the_application_says_is_read_and_not_searched_for(bank: ExplicitBank) -> None:
+    bank.remember([PUMP, BOAT, CAKE], namespace="a")
+    system = f"Speak as a pirate would. {CAKE}"
+    for history in ([], TALK):
+        alone = bank.ask("And the boat?", namespace="a", k=1, history=history, max_new_tokens=4)
+        answer = bank.ask("And the boat?", namespace="a", k=1, history=history, system=system, max_new_tokens=4)
+        assert answer.hits[0].text == alone.hits[0].text != CAKE
+        said = bank.model.tokenizer.decode(bank.compiler.question("And the boat?", history, system))
+        assert said.index(system) < said.index("Where is the blue pump?" if history else "And the boat?")
+        assert answer.prompt_tokens == alone.prompt_tokens + len(bank.model.tokenize(f"{system}\n\n"))
+    with pytest.raises(InvalidInputError, match="system holds an unpaired surrogate"):
+        bank.ask("And the boat?", namespace="a", system="\ud800")
 
 
 def test_errors_of_a_stream_are_raised_to_its_reader(bank: ExplicitBank) -> None:

@@ -104,6 +104,16 @@ def test_sampling_follows_the_seed(tiny_llama: LanguageModel) -> None:
     assert speak(1) != speak(2)
 
 
+def test_a_seed_given_is_not_left_behind(tiny_llama: LanguageModel) -> None:
+    state = torch.random.get_rng_state()
+    said = [
+        generate(tiny_llama, [5, 6], max_new_tokens=12, do_sample=True, temperature=2.0, seed=seed).text
+        for seed in (1, 1, 2)
+    ]
+    assert said[0] == said[1] != said[2]
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
 def test_what_does_not_fit_is_refused(tiny_llama: LanguageModel) -> None:
     with pytest.raises(ContextLengthError, match="500 tokens of memory, 2 of prompt and 20 to come are 522"):
         generate(tiny_llama, [5, 6], max_new_tokens=20, memory_tokens=500)
