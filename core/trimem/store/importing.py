@@ -22,9 +22,10 @@ from sqlalchemy.orm import Session
 from trimem.errors import FingerprintMismatch, InvalidInputError, SchemaVersionError, StoreError
 from trimem.progress import track
 from trimem.store.archive import ArchiveReader
+from trimem.store.database import touch
 from trimem.store.exporting import FORMAT, MANIFEST, RECEIPTS, VERSION, group_name
 from trimem.store.lines import document_row, moment_of, parse, receipt_row
-from trimem.store.metadata import MetadataStore, _touch
+from trimem.store.metadata import MetadataStore
 from trimem.store.reader import in_batches
 from trimem.store.schema import BankRow, DocumentRow, ErasureRow, SlotRow
 from trimem.store.shards import ShardChange
@@ -287,7 +288,7 @@ def _store_group(store: MetadataStore, export: Export, number: int, group: _Grou
             for shard in staged:
                 change.enter(shard)
             change.merge_ripe()
-            _touch(session)
+            touch(session)
         done.records += len(sums)
     finally:
         for shard in staged:
