@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import save
 from sqlalchemy import func, select
@@ -215,18 +216,10 @@ def _flat(records: dict[SlotId, Tensors], made_by: dict[str, str]) -> bytes:
 
 
 def _vectors(slots: Sequence[SlotRow]) -> bytes:
-    """Return the vectors of slots, (slots, dim), and of all their sentences, (sentences, dim), with their counts."""
-    vectors = [torch.frombuffer(bytearray(slot.vector), dtype=torch.float32) for slot in slots]
-    dim = len(vectors[0])
-    held = [
-        torch.frombuffer(bytearray(slot.sentences or b""), dtype=torch.float16) if slot.sentences else None
-        for slot in slots
-    ]
-    sentences = [part.reshape(-1, dim) for part in held if part is not None]
-    return save(
-        {
-            "vector": torch.stack(vectors),
-            "sentence": torch.cat(sentences) if sentences else torch.zeros(0, dim, dtype=torch.float16),
-            "sentences": torch.tensor([0 if part is None else len(part) // dim for part in held], dtype=torch.int32),
-        }
-    )
+    """Return the vectors of slots, and all those of their sentences, as their rows hold them, with their bytes each."""
+    held = {"vector": [slot.vector for slot in slots], "sentences": [slot.sentences or b"" for slot in slots]}
+    tensors = {}
+    for name, parts in held.items():
+        tensors[name] = torch.from_numpy(np.frombuffer(bytearray().join(parts), np.uint8))
+        tensors[f"{name}_bytes"] = torch.tensor([len(part) for part in parts])
+    return save(tensors)

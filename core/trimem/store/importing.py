@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load
@@ -37,6 +38,9 @@ _COUNTS = ("groups", "documents", "slots", "records", "receipts")
 _PART = re.compile(r"(documents/\d{6})\.tensors-\d{3,}\.safetensors")
 _SHARED = re.compile(r"[A-Za-z0-9_-]+")
 _WRONG = (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError, RuntimeError)
+
+CODED = {"transit"}
+"""Mechanisms whose rows hold vectors as codes."""
 
 Outcome = Literal["added", "replaced", "unchanged"]
 
@@ -106,6 +110,8 @@ class Export:
         with self.distrust(f"{name}.vectors.safetensors"):
             slots = [slot for row, _ in documents for slot in row.slots]
             _give_vectors(slots, load(self.archive.read(f"{name}.vectors.safetensors")))
+            if self.bank.mechanism not in CODED:
+                _check_vectors(slots)
         for row, _ in documents:
             row.checksum = row.digest()
             for slot in row.slots:
@@ -318,7 +324,7 @@ def _put(session: Session, change: ShardChange, export: Export, group: _Group, d
         if taken or len(set(ids)) < len(ids):
             raise export.archive.corrupt(f"it has slots of one id in several documents: {taken or ids}")
         if dim is not None and any(len(slot.vector) != dim for slot in row.slots):
-            raise export.archive.corrupt(f"its vectors are not of the bank's {dim // 4} dimensions")
+            raise export.archive.corrupt(f"its vectors are not of {dim} bytes each, as the bank's")
         session.add(row)
         session.flush()
         done.slots += len(ids)
@@ -359,20 +365,30 @@ def _give_vectors(slots: Sequence[SlotRow], tensors: Mapping[str, torch.Tensor])
     Raises:
         ValueError: There are not as many, or they are no vectors.
     """
-    vector, sentence, counts = tensors["vector"], tensors["sentence"], tensors["sentences"]
-    shapes = vector.shape == (len(slots), vector.shape[-1]) and sentence.shape == (len(sentence), vector.shape[1])
-    types = (vector.dtype, sentence.dtype, counts.dtype) == (torch.float32, torch.float16, torch.int32)
-    if not shapes or not types or counts.shape != (len(slots),) or not vector.numel():
-        raise ValueError("its vectors are not one a slot")
-    if not vector.isfinite().all() or not sentence.isfinite().all():
+    for name in ("vector", "sentences"):
+        held, sizes = tensors[name], tensors[f"{name}_bytes"]
+        if (held.dtype, sizes.dtype, sizes.shape) != (torch.uint8, torch.int64, (len(slots),)) or (sizes < 0).any():
+            raise ValueError(f"it has no {name} for each slot")
+        if held.shape != (int(sizes.sum()),) or (name == "vector" and (len(sizes.unique()) != 1 or not len(held))):
+            raise ValueError(f"its {name} are of other lengths than it says")
+        data, start = held.numpy().tobytes(), 0
+        for slot, size in zip(slots, sizes.tolist(), strict=True):
+            setattr(slot, name, data[start : start + size] or None)
+            start += size
+
+
+def _check_vectors(slots: Sequence[SlotRow]) -> None:
+    """Raise unless rows hold vectors as most mechanisms do: in float32, those of sentences in float16.
+
+    Raises:
+        ValueError: They do not.
+    """
+    whole = np.frombuffer(b"".join(slot.vector for slot in slots), np.float32)
+    parts = np.frombuffer(b"".join(slot.sentences or b"" for slot in slots), np.float16)
+    if not (np.isfinite(whole).all() and np.isfinite(parts).all()):
         raise ValueError("its vectors are not finite")
-    if (counts < 0).any() or int(counts.sum()) != len(sentence):
-        raise ValueError("it has more or fewer sentences than it counts")
-    start = 0
-    for slot, whole, count in zip(slots, vector, counts.tolist(), strict=True):
-        slot.vector = whole.numpy().tobytes()
-        slot.sentences = sentence[start : start + count].numpy().tobytes() if count else None
-        start += count
+    if any(2 * len(slot.sentences or b"") % len(slot.vector) for slot in slots):
+        raise ValueError("its sentences have vectors of another length")
 
 
 def _whole_lines(lines: list[bytes]) -> list[bytes]:

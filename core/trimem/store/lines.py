@@ -1,7 +1,7 @@
 """Rows as lines of JSON, the form in which they leave a bank and come into another.
 
-What follows from the rest is left out and made again: content hashes, words of namespaces, checksums. Vectors and
-tensors are bytes and travel beside the lines.
+What follows from the rest is left out and made again: words of namespaces, checksums. Vectors and tensors are bytes
+and travel beside the lines.
 """
 
 from __future__ import annotations
@@ -12,13 +12,12 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from trimem.store.metadata import hash_text
 from trimem.store.schema import DocumentRow, ErasureRow, SlotRow
 from trimem.store.scope import format_path, parse_path, scope_words
 from trimem.types import Namespace, as_namespace, check_characters, check_text
 
 _MOST = 2**63  # what SQLite holds
-_DOCUMENT = {"namespace", "key", "text", "metadata", "created_at", "slots"}
+_DOCUMENT = {"namespace", "key", "content_hash", "text", "metadata", "created_at", "slots"}
 _SLOT = {
     *("id", "text", "start", "stop", "line", "tokens", "created_at"),
     *("expires_at", "provenance", "trust", "reads", "read_at", "tensors"),
@@ -37,6 +36,7 @@ def document_line(row: DocumentRow, tensors: Mapping[str, str]) -> bytes:
         {
             "namespace": parse_path(row.namespace),
             "key": row.key,
+            "content_hash": row.content_hash,
             "text": row.text,
             "metadata": row.meta,
             "created_at": row.created_at.isoformat(),
@@ -97,22 +97,21 @@ def document_row(line: bytes) -> tuple[DocumentRow, dict[str, str]]:
     """
     data = _object(parse(line), _DOCUMENT)
     namespace = _namespace(data["namespace"])
-    text = check_text(data["text"], "the text of a document")
     if not isinstance(data["metadata"], dict):
         raise ValueError("the metadata of a document is no object")
     check_characters(json.dumps(data["metadata"], ensure_ascii=False), "metadata")
     row = DocumentRow(
         format_path(namespace),
         check_text(data["key"], "the key of a document"),
-        hash_text(text),
-        text,
+        _string(data["content_hash"]),
+        _string(data["text"]),
         data["metadata"],
         moment_of(data["created_at"]),
     )
     if not isinstance(data["slots"], list) or not data["slots"]:
         raise ValueError("a document has no slots")
     told = [_object(slot, _SLOT) for slot in data["slots"]]
-    row.slots = [_slot_row(slot, namespace, len(text)) for slot in told]
+    row.slots = [_slot_row(slot, namespace) for slot in told]
     tensors = {slot["id"]: _string(slot["tensors"]) for slot in told if slot["tensors"] is not None}
     return row, tensors
 
@@ -140,17 +139,17 @@ def receipt_row(line: bytes) -> ErasureRow:
     )
 
 
-def _slot_row(data: Mapping[str, Any], namespace: Namespace, length: int) -> SlotRow:
+def _slot_row(data: Mapping[str, Any], namespace: Namespace) -> SlotRow:
     start, stop = _count(data["start"]), _count(data["stop"])
-    if not start <= stop <= length:
-        raise ValueError("a slot lies outside its document")
+    if start > stop:
+        raise ValueError("a slot ends before it begins")
     trust = data["trust"]
     if isinstance(trust, bool) or not isinstance(trust, int | float) or not math.isfinite(trust) or not 0 <= trust <= 1:
         raise ValueError("the trust of a slot is no number in [0, 1]")
     return SlotRow(
         _slot_id(data["id"]),
         format_path(namespace),
-        check_characters(_string(data["text"]), "the text of a slot"),
+        _string(data["text"]),
         start,
         stop,
         _count(data["line"]),
