@@ -41,8 +41,9 @@ ALLOWED = {
     "bench": FOUNDATION | {"bank", "banks", "explicit", "resonance", "transit", "console"},
     "demo": FOUNDATION | {"bank", "explicit", "resonance", "transit", "bench"},
     "cli_upkeep": FOUNDATION | {"bank", "explicit", "console"},
+    "cli_moving": FOUNDATION | {"bank", "banks", "explicit", "console"},
     "cli": FOUNDATION
-    | {"bank", "explicit", "resonance", "transit", "bench", "demo", "console", "cli_sync", "cli_upkeep"},
+    | {"bank", "explicit", "resonance", "transit", "bench", "demo", "console", "cli_sync", "cli_upkeep", "cli_moving"},
 }
 
 

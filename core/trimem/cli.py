@@ -19,6 +19,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from trimem.bench.commands import bench
+from trimem.cli_moving import export, import_
 from trimem.cli_sync import sync
 from trimem.cli_upkeep import compact, repair, verify
 from trimem.console import (
@@ -45,8 +46,9 @@ app = typer.Typer(
     name="trimem", help="Memory that language models can really use.", no_args_is_help=True, add_completion=False
 )
 app.add_typer(bench)
-for command in (sync, verify, repair, compact):
+for command in (sync, verify, repair, compact, export):
     app.command()(command)
+app.command("import")(import_)
 app.add_typer(transit)
 
 WhereOption = Annotated[

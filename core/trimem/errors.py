@@ -17,7 +17,8 @@
     ├── PeerError                          a program that trimem is compared with has failed
     └── StoreError
         ├── BankNotFoundError              there is no bank at that place
-        ├── SchemaVersionError             the bank was written by a newer trimem
+        ├── SchemaVersionError             the bank or export was written by a newer trimem
+        ├── CorruptExportError             a file is no export, or not what was written
         ├── CorruptTensorError             tensors are not what was written
         ├── CorruptDatabaseError           the database is not what was written
         ├── DiskError                      the disk is full, read-only or failing
@@ -88,7 +89,11 @@ class BankNotFoundError(StoreError):
 
 
 class SchemaVersionError(StoreError):
-    """The bank was written by a newer trimem."""
+    """The bank or export was written by a newer trimem."""
+
+
+class CorruptExportError(StoreError):
+    """A file is no export of a bank, or not what was written."""
 
 
 class CorruptTensorError(StoreError):

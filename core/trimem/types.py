@@ -486,3 +486,43 @@ class CompactReport:
     shards_after: int
     bytes_before: int
     bytes_after: int
+
+
+@dataclass(frozen=True, slots=True)
+class ExportReport:
+    """What an export holds.
+
+    Attributes:
+        documents: Documents.
+        slots: Their slots.
+        records: How many of those have their tensors in it.
+        receipts: Receipts of erasures.
+        bytes: Size of the file.
+    """
+
+    documents: int
+    slots: int
+    records: int
+    receipts: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ImportReport:
+    """What importing an export did.
+
+    Attributes:
+        added: Documents that are new.
+        replaced: Documents that had another text, metadata, or slots under the same key.
+        unchanged: Documents that were there already.
+        slots: Slots of what was added or replaced.
+        records: How many of those got their tensors.
+        receipts: Receipts of erasures that are new.
+    """
+
+    added: int
+    replaced: int
+    unchanged: int
+    slots: int
+    records: int
+    receipts: int

@@ -5,15 +5,52 @@ from __future__ import annotations
 import asyncio
 from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 from trimem import InvalidInputError, InvalidNamespaceError
 from trimem.bank import Bank
+from trimem.banks.slot_bank import SlotBank
+from trimem.store.schema import DocumentRow
 
 PUMP = "The blue pump in the cellar runs at nine bar."
 BOAT = "The grey boat leaves the harbour every Tuesday."
 CAKE = "The almond cake needs eleven eggs."
+
+
+def everything(bank: SlotBank) -> dict[str, Any]:
+    """Return all that a bank tells about what it holds, tensors and vectors bit by bit."""
+    with bank._store.session() as session:
+        documents = session.scalars(select(DocumentRow).order_by(DocumentRow.namespace, DocumentRow.key)).all()
+        told = [
+            [
+                getattr(row, name)
+                for name in ("namespace", "key", "content_hash", "text", "meta", "created_at", "checksum")
+            ]
+            for row in documents
+        ]
+        slots = {
+            slot.slot_id: [
+                *(getattr(slot, name) for name in ("text", "scope", "start", "stop", "line", "tokens", "created_at")),
+                *(getattr(slot, name) for name in ("vector", "sentences", "expires_at", "provenance", "trust")),
+                *(getattr(slot, name) for name in ("reads", "read_at", "checksum", "tensor_checksum")),
+            ]
+            for row in documents
+            for slot in row.slots
+        }
+    found = [(hit.id, hit.score) for name in "ab" for hit in bank.recall("pump or boat or cake", 9, namespace=name)]
+    tensors = {slot: bank._store.read(slot) for slot in slots}
+    return {
+        "documents": told,
+        "slots": slots,
+        "found": found,
+        "tensors": {
+            slot: {name: (str(tensor.dtype), tensor.shape, tensor.tolist()) for name, tensor in (held or {}).items()}
+            for slot, held in tensors.items()
+        },
+    }
 
 
 class BankContract:
@@ -248,6 +285,28 @@ class BankContract:
         bank.remember([PUMP, BOAT], namespace="a")
         query = " ".join(f"word{i}" for i in range(50_000))
         assert bank.recall(f"pump {query}", 1, namespace="a")[0].text == PUMP
+
+    def test_an_export_comes_back_as_it_went(self, bank: Bank, folder: Path) -> None:
+        assert isinstance(bank, SlotBank)
+        bank.remember([PUMP, BOAT], namespace=("a", "x"), metadata=[{"source": "x.md", "n": [1.5, None]}, {}])
+        bank.remember(CAKE, namespace="b", ids="cake")
+        before, file = everything(bank), folder.parent / "export.zip"
+        report = bank.export(file)
+        assert (report.documents, report.slots, report.records) == (3, 3, bank.stats().compiled)
+        assert bank.import_from(file).unchanged == 3
+        for name in ("a", "b"):
+            bank.forget(namespace=name)
+        assert everything(bank) != before
+        came = bank.import_from(file)
+        assert (came.added, came.replaced, came.unchanged) == (3, 0, 0)
+        assert everything(bank) == before
+        assert bank.verify().ok
+
+        bank.export(file, namespace="a")
+        bank.remember(BOAT, namespace="b", ids="cake")
+        assert bank.import_from(file).unchanged == 2, "the cake is another tenant's"
+        bank.forget(namespace=("a", "x"), ids=[bank.recall(PUMP, 1, namespace="a")[0].id])
+        assert bank.import_from(file).added == 1
 
     def test_nothing_leaks_into_a_repr(self, bank: Bank) -> None:
         bank.remember(PUMP, namespace="a", metadata={"source": "private.md"})

@@ -17,9 +17,12 @@ from typing import Any, ClassVar, Protocol, Self
 
 from trimem.bank import Bank
 from trimem.banks.documents import documents
+from trimem.banks.folder import DATABASE as DATABASE
+from trimem.banks.folder import bank_folder
 from trimem.banks.identity import check_config, check_encoder, check_mechanism, check_model
-from trimem.errors import BankNotFoundError, InvalidInputError
 from trimem.store import integrity, upkeep
+from trimem.store.exporting import export_bank
+from trimem.store.importing import Export, check_fits, import_bank
 from trimem.store.metadata import Document, MetadataStore
 from trimem.store.schema import BankRow
 from trimem.store.scope import parse_path
@@ -30,7 +33,9 @@ from trimem.types import (
     BankStats,
     CompactReport,
     ErasureReceipt,
+    ExportReport,
     Hit,
+    ImportReport,
     IntegrityReport,
     Metadata,
     Namespace,
@@ -42,8 +47,6 @@ from trimem.types import (
     check_k,
     check_text,
 )
-
-DATABASE = "bank.sqlite"
 
 
 class Config(Protocol):
@@ -87,14 +90,7 @@ class SlotBank(Bank):
             InvalidInputError: The folder is a file, or holds a bank of another mechanism or configuration.
             SchemaVersionError: The bank was written by a newer trimem.
         """
-        folder = Path(path)
-        if "://" in str(path) or (folder.exists() and not folder.is_dir()):
-            raise InvalidInputError(f"a bank is a folder, got {path}")
-        if not (folder / DATABASE).exists():
-            if not create:
-                raise BankNotFoundError(f"there is no bank in {folder}; remember something there first")
-            folder.mkdir(parents=True, exist_ok=True)
-        bank = make(folder)
+        bank = make(bank_folder(path, create=create))
         try:
             row = bank._store.bank()
             bank.swept = upkeep.tend(bank._store)
@@ -274,6 +270,61 @@ class SlotBank(Bank):
     def stats(self, *, namespace: str | Sequence[str] | None = None) -> BankStats:
         """Count what is stored, in all or under one namespace."""
         return self._store.stats(None if namespace is None else as_namespace(namespace))
+
+    # Moving
+
+    def export(
+        self, file: str | Path, *, namespace: str | Sequence[str] | None = None, progress: bool | None = None
+    ) -> ExportReport:
+        """Write all that is stored into one file, in the format of :doc:`guides/export`. O(bytes); needs no model.
+
+        Args:
+            file: Which; it has its name once it is whole, and replaces one of the same name.
+            namespace: What to export, with all below; None is all.
+            progress: Whether to show a bar; None shows it where there is a terminal or a notebook.
+
+        Raises:
+            BankNotFoundError: Nothing was ever remembered.
+            CorruptDatabaseError: A row is not what was written.
+            CorruptTensorError: Tensors are not what was written.
+            DiskError: The file cannot be written.
+        """
+        path = None if namespace is None else as_namespace(namespace)
+        return export_bank(self._store, Path(file), path, progress)
+
+    def import_from(self, file: str | Path, *, progress: bool | None = None) -> ImportReport:
+        """Store what :meth:`export` wrote, bit by bit; what is there already is left alone. O(bytes); needs no model.
+
+        A document of the same namespace and key that differs is replaced. Documents are stored in groups, each whole
+        or not at all; what an interruption leaves undone, the same call does when it is repeated.
+
+        Args:
+            file: Which.
+            progress: Whether to show a bar; None shows it where there is a terminal or a notebook.
+
+        Raises:
+            CorruptExportError: It is no export, or a part of it is not what was written; the groups before stay.
+            SchemaVersionError: A newer trimem wrote it.
+            FingerprintMismatch: Another model or encoder made it.
+            InvalidInputError: It is of another mechanism or configuration.
+            DiskError: The disk is full or cannot be written to.
+        """
+        with self._lock, Export(Path(file)) as export:
+            row = self._store.bank()
+            self._check(export.bank if row is None else row)
+            check_encoder(self.folder, export.bank, self._encoder)
+            if row is None:
+                self._adopt(export.bank)
+            else:
+                check_fits(export.archive.path, self.folder, row, export.bank)
+            report, replaced = import_bank(self._store, export, progress)
+            self._drop(replaced)
+            self._search.follow()
+        return report
+
+    def _adopt(self, row: BankRow) -> None:
+        """Let go of what was settled before it was known how the bank is made."""
+        self.__dict__.pop("config", None)
 
     # Upkeep
 

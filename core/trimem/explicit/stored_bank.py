@@ -127,6 +127,12 @@ class StoredBank(SlotBank):
     def _stored_config(self, row: BankRow) -> ExplicitConfig:
         return ExplicitConfig.from_json(row.config)
 
+    def _adopt(self, row: BankRow) -> None:
+        super()._adopt(row)
+        if "model" in self.__dict__:
+            check_model(self.folder, row, self.model.name, self.model.fingerprint)
+        self.__dict__.pop("compiler", None)
+
     def _check(self, row: BankRow) -> None:
         super()._check(row)
         if isinstance(self._given_model, LanguageModel):

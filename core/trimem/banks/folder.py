@@ -1,0 +1,47 @@
+"""The store of a bank of any mechanism, opened by its folder alone: for what needs neither model nor encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from trimem.errors import BankNotFoundError, InvalidInputError
+from trimem.store import upkeep
+from trimem.store.metadata import MetadataStore
+
+DATABASE = "bank.sqlite"
+
+
+def bank_folder(path: str | Path, *, create: bool) -> Path:
+    """Return the folder of a bank, made if that is wanted.
+
+    Raises:
+        BankNotFoundError: There is none and ``create`` is False.
+        InvalidInputError: It is a file.
+    """
+    folder = Path(path)
+    if "://" in str(path) or (folder.exists() and not folder.is_dir()):
+        raise InvalidInputError(f"a bank is a folder, got {path}")
+    if not (folder / DATABASE).exists():
+        if not create:
+            raise BankNotFoundError(f"there is no bank in {folder}; remember something there first")
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@contextmanager
+def opened_store(path: str | Path, *, create: bool = False) -> Iterator[MetadataStore]:
+    """Open what a bank holds for the length of a ``with`` block, in order as a bank is when it is opened.
+
+    Raises:
+        BankNotFoundError: There is none and ``create`` is False.
+        InvalidInputError: The folder is a file.
+        SchemaVersionError: The bank was written by a newer trimem.
+    """
+    store = MetadataStore(bank_folder(path, create=create) / DATABASE)
+    try:
+        upkeep.tend(store)
+        yield store
+    finally:
+        store.close()

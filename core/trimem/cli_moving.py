@@ -1,0 +1,62 @@
+"""The commands by which a bank moves: ``trimem export``, ``import`` and ``recompile``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from trimem.console import BankOption, JsonOption, errors_said, out, print_json
+from trimem.types import as_namespace
+
+
+@errors_said
+def export(
+    file: Annotated[Path, typer.Argument(help="Where to write it, say memory.zip.")],
+    bank: BankOption,
+    namespace: Annotated[str | None, typer.Option("--namespace", help="Only under this, as a/b.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write all that a bank holds into one file: texts, vectors, tensors, metadata, receipts."""
+    from trimem.banks.folder import opened_store
+    from trimem.store.exporting import export_bank
+
+    path = None if namespace is None else as_namespace(namespace.split("/"))
+    with opened_store(bank) as store:
+        report = export_bank(store, file, path)
+    if as_json:
+        print_json(asdict(report))
+        return
+    out.print(
+        f"{report.documents:,} documents, {report.slots:,} slots, {report.records:,} of them with tensors, "
+        f"{report.bytes / 1e6:,.1f} MB in {escape(str(file))}",
+        highlight=False,
+    )
+
+
+@errors_said
+def import_(
+    file: Annotated[Path, typer.Argument(help="What trimem export wrote.")],
+    bank: BankOption,
+    as_json: JsonOption = False,
+) -> None:
+    """Store what was exported, bit by bit; what is there already is left alone.
+
+    The bank is made if there is none. What an interruption leaves undone, the same command does when it is repeated.
+    """
+    from trimem.banks.folder import opened_store
+    from trimem.store.importing import Export, import_bank
+
+    with Export(file) as exported, opened_store(bank, create=True) as store:
+        report, _ = import_bank(store, exported)
+    if as_json:
+        print_json(asdict(report))
+        return
+    out.print(
+        f"{report.added:,} documents added, {report.replaced:,} replaced, {report.unchanged:,} unchanged: "
+        f"{report.slots:,} slots, {report.records:,} with tensors",
+        highlight=False,
+    )

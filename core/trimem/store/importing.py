@@ -1,0 +1,402 @@
+"""An export taken into a bank: each group of documents whole or not at all, and only what is whole.
+
+A document that is there already is left alone, so the same import, repeated, goes on where it was interrupted. A
+document that differs under the same key is replaced, as remembering it would.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from trimem.errors import FingerprintMismatch, InvalidInputError, SchemaVersionError, StoreError
+from trimem.progress import track
+from trimem.store.archive import ArchiveReader
+from trimem.store.database import touch
+from trimem.store.exporting import FORMAT, MANIFEST, RECEIPTS, VERSION, group_name
+from trimem.store.lines import document_row, moment_of, parse, receipt_row
+from trimem.store.metadata import MetadataStore
+from trimem.store.reader import in_batches
+from trimem.store.schema import BankRow, DocumentRow, ErasureRow, SlotRow
+from trimem.store.shards import ShardChange
+from trimem.store.tensors import StagedShard, Tensors
+from trimem.types import ImportReport, SlotId
+
+_BANK = ("mechanism", "model_name", "model_fingerprint", "encoder_fingerprint")
+_COUNTS = ("groups", "documents", "slots", "records", "receipts")
+_PART = re.compile(r"(documents/\d{6})\.tensors-\d{3,}\.safetensors")
+_SHARED = re.compile(r"[A-Za-z0-9_-]+")
+_WRONG = (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError, RuntimeError)
+
+CODED = {"transit"}
+"""Mechanisms whose rows hold vectors as codes."""
+
+Outcome = Literal["added", "replaced", "unchanged"]
+
+
+@dataclass
+class _Done:
+    """What has been stored so far, and which slots it took the place of."""
+
+    added: int = 0
+    replaced: int = 0
+    unchanged: int = 0
+    slots: int = 0
+    records: int = 0
+    gone: list[SlotId] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Documents on their way in, in order, with the checksums of their tensors by slot."""
+
+    documents: list[tuple[DocumentRow, dict[SlotId, str]]]
+
+
+class Export:
+    """A file that :func:`trimem.store.exporting.export_bank` wrote, or that somebody else made; use it in ``with``.
+
+    Args:
+        path: The file.
+
+    Raises:
+        CorruptExportError: It is none, or not whole.
+        SchemaVersionError: A newer trimem wrote it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.archive = ArchiveReader(path)
+        try:
+            with self.distrust(MANIFEST):
+                self.manifest = self._read_manifest()
+                self.bank = self._read_bank()
+        except BaseException:
+            self.archive.__exit__(None, None, None)
+            raise
+
+    def __enter__(self) -> Export:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.archive.__exit__(None, None, None)
+
+    @contextmanager
+    def distrust(self, name: str) -> Iterator[None]:
+        """Turn whatever is wrong with an entry into one error that names it."""
+        try:
+            yield
+        except StoreError:
+            raise
+        except (*_WRONG, SafetensorError) as error:
+            raise self.archive.corrupt(f"{name} holds what an export does not: {error}") from error
+
+    def group(self, number: int) -> _Group:
+        """Return the documents of a group, with their vectors."""
+        name = group_name(number)
+        with self.distrust(f"{name}.jsonl"):
+            lines = self.archive.read(f"{name}.jsonl").splitlines(keepends=True)
+            documents = [document_row(line) for line in _whole_lines(lines)]
+        with self.distrust(f"{name}.vectors.safetensors"):
+            slots = [slot for row, _ in documents for slot in row.slots]
+            _give_vectors(slots, load(self.archive.read(f"{name}.vectors.safetensors")))
+            if self.bank.mechanism not in CODED:
+                _check_vectors(slots)
+        for row, _ in documents:
+            row.checksum = row.digest()
+            for slot in row.slots:
+                slot.checksum = slot.digest()
+        return _Group(documents)
+
+    def parts(self, number: int) -> Iterator[tuple[dict[SlotId, Tensors], dict[str, str]]]:
+        """Yield the records of a group with what they were made by, as much at once as was written at once."""
+        for name in self.archive.names():
+            if name.startswith(f"{group_name(number)}.tensors-"):
+                with self.distrust(name):
+                    data = self.archive.read(name)
+                    records: dict[SlotId, dict[str, torch.Tensor]] = {}
+                    for each, tensor in load(data).items():
+                        slot, _, part = each.partition("/")
+                        records.setdefault(slot, {})[part] = tensor
+                    header = parse(data[8 : 8 + int.from_bytes(data[:8], "little")])
+                    made_by = dict(header.get("__metadata__", {}))
+                yield dict(records), made_by
+
+    def receipts(self) -> list[ErasureRow]:
+        """Return the receipts of erasures."""
+        with self.distrust(RECEIPTS):
+            return [receipt_row(line) for line in _whole_lines(self.archive.read(RECEIPTS).splitlines(keepends=True))]
+
+    def shared(self) -> Iterator[tuple[str, dict[str, torch.Tensor]]]:
+        """Yield what all slots are read with."""
+        for name in self.manifest["shared"]:
+            entry = f"shared/{name}.safetensors"
+            with self.distrust(entry):
+                yield name, load(self.archive.read(entry))
+
+    def _read_manifest(self) -> dict[str, Any]:
+        manifest = parse(self.archive.read(MANIFEST))
+        if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+            raise self.archive.corrupt("it says that it is something else")
+        version = manifest.get("version")
+        if isinstance(version, int) and version > VERSION:
+            raise SchemaVersionError(
+                f"{self.archive.path} is an export of version {version}, this trimem reads version {VERSION}: import "
+                "it with the trimem that wrote it, or a newer one (pip install --upgrade trimem)"
+            )
+        if version != VERSION or isinstance(version, bool):
+            raise self.archive.corrupt(f"its version is {version!r}")
+        for name in _COUNTS:
+            if not isinstance(manifest[name], int) or isinstance(manifest[name], bool) or manifest[name] < 0:
+                raise self.archive.corrupt(f"{name} is no number")
+        if not all(isinstance(name, str) and _SHARED.fullmatch(name) for name in manifest["shared"]):
+            raise self.archive.corrupt("shared is no list of names")
+        expected = {MANIFEST, RECEIPTS, *(f"shared/{name}.safetensors" for name in manifest["shared"])}
+        for number in range(1, manifest["groups"] + 1):
+            group = {f"{group_name(number)}{kind}" for kind in (".jsonl", ".vectors.safetensors")}
+            if not all(name in self.archive for name in group):
+                raise self.archive.corrupt(f"group {number} is missing")
+            expected |= group
+        for name in self.archive.names():
+            part = _PART.fullmatch(name)
+            if name not in expected and (part is None or f"{part[1]}.jsonl" not in expected):
+                raise self.archive.corrupt(f"{name} belongs to nothing")
+        return manifest
+
+    def _read_bank(self) -> BankRow:
+        told = self.manifest["bank"]
+        names = [told[name] for name in _BANK]
+        if not all(isinstance(name, str) and name for name in names) or not isinstance(told["config"], dict):
+            raise self.archive.corrupt("it does not say what bank it is of")
+        created = moment_of(told["created_at"])
+        row = BankRow(names[0], names[1], names[2], names[3], told["config"], created)
+        row.checksum = row.digest()
+        return row
+
+
+def check_fits(path: Path, folder: Path, row: BankRow, export: BankRow) -> None:
+    """Raise unless what is exported was made as the bank is.
+
+    Raises:
+        FingerprintMismatch: Another model or encoder made it.
+        InvalidInputError: It is of another mechanism or configuration.
+    """
+    if row.mechanism != export.mechanism:
+        raise InvalidInputError(
+            f"{path} is of {export.mechanism} memory, the bank in {folder} is of {row.mechanism} memory: import "
+            "it into a new folder"
+        )
+    for what, ours, theirs in (
+        ("model", row.model_fingerprint, export.model_fingerprint),
+        ("encoder", row.encoder_fingerprint, export.encoder_fingerprint),
+    ):
+        if ours != theirs:
+            raise FingerprintMismatch(
+                f"{path} is of a bank made with the {what} {theirs}, the bank in {folder} is made with {ours}: import "
+                "it into a new folder, and bring that to the other model (trimem recompile)"
+            )
+    if row.config != export.config:
+        raise InvalidInputError(
+            f"{path} is of a bank made with {export.config}, the bank in {folder} was made with {row.config}: import "
+            "it into a new folder"
+        )
+
+
+def import_bank(
+    store: MetadataStore, export: Export, progress: bool | None = None
+) -> tuple[ImportReport, list[SlotId]]:
+    """Store what an export holds, a group at a time. O(its bytes), in the memory of one group.
+
+    Args:
+        store: Of the bank, which is made as the export says where nothing was remembered yet.
+        export: What to store.
+        progress: Whether to show a bar; None leaves that to the terminal.
+
+    Returns:
+        What was done, and the slots that were replaced.
+
+    Raises:
+        CorruptExportError: A part of it is not whole; the groups before stay.
+        FingerprintMismatch: Another model or encoder made it than the bank.
+        InvalidInputError: It is of another mechanism or configuration, or has codebooks that the bank has not.
+        DiskError: The disk is full or cannot be written to.
+    """
+    _begin(store, export)
+    for name, tensors in export.shared():
+        _share(store, export, name, tensors)
+    done = _Done()
+    with track("importing documents", export.manifest["documents"], progress) as advance:
+        for number in range(1, export.manifest["groups"] + 1):
+            group = export.group(number)
+            _store_group(store, export, number, group, done)
+            advance(len(group.documents))
+    receipts = _store_receipts(store, export.receipts())
+    return ImportReport(done.added, done.replaced, done.unchanged, done.slots, done.records, receipts), done.gone
+
+
+def _begin(store: MetadataStore, export: Export) -> None:
+    with store.changing() as (session, _):
+        row = session.get(BankRow, 1)
+        if row is None:
+            session.add(export.bank)
+            session.flush()
+            session.expunge(export.bank)
+            return
+        check_fits(export.archive.path, store.path.parent, row, export.bank)
+
+
+def _share(store: MetadataStore, export: Export, name: str, tensors: Tensors) -> None:
+    row = store.shard(name)
+    with export.distrust(name):
+        staged = store.tensors.stage({name: tensors}, {}, name)
+    try:
+        if row is None:
+            store.share(staged)
+        elif row.checksum != staged.checksum:
+            raise InvalidInputError(
+                f"{export.archive.path} is read with another {name} than the bank in {store.path.parent}: import it "
+                "into a new folder"
+            )
+    finally:
+        staged.discard()
+
+
+def _store_group(store: MetadataStore, export: Export, number: int, group: _Group, done: _Done) -> None:
+    """Store the documents of a group that are not there, in one transaction."""
+    with store.session() as session:
+        wanted = {
+            slot: checksum
+            for row, tensors in group.documents
+            if _outcome(session, row, tensors) != "unchanged"
+            for slot, checksum in tensors.items()
+        }
+    staged: list[StagedShard] = []
+    try:
+        for records, made_by in export.parts(number):
+            if chosen := {slot: tensors for slot, tensors in records.items() if slot in wanted}:
+                with export.distrust(f"a part of group {number}"):
+                    staged.append(store.tensors.stage(chosen, made_by))
+        sums = {slot: record.checksum for shard in staged for slot, record in shard.records.items()}
+        if sums != wanted:
+            raise export.archive.corrupt(f"the tensors of group {number} are not those of its slots")
+        with store.changing() as (session, change):
+            _put(session, change, export, group, done)
+            for shard in staged:
+                change.enter(shard)
+            change.merge_ripe()
+            touch(session)
+        done.records += len(sums)
+    finally:
+        for shard in staged:
+            shard.discard()  # nothing where it was stored
+
+
+def _put(session: Session, change: ShardChange, export: Export, group: _Group, done: _Done) -> None:
+    dim = session.scalars(select(func.length(SlotRow.vector)).limit(1)).one_or_none()
+    for row, tensors in group.documents:
+        outcome = _outcome(session, row, tensors)
+        setattr(done, outcome, getattr(done, outcome) + 1)
+        if outcome == "unchanged":
+            continue
+        old = _held(session, row)
+        if old is not None:
+            gone = [slot.slot_id for slot in old.slots]
+            change.leave(gone)
+            done.gone += gone
+            session.delete(old)
+            session.flush()
+        ids = [slot.slot_id for slot in row.slots]
+        taken = [
+            slot
+            for some in in_batches(ids)
+            for slot in session.scalars(select(SlotRow.slot_id).where(SlotRow.slot_id.in_(some)))
+        ]
+        if taken or len(set(ids)) < len(ids):
+            raise export.archive.corrupt(f"it has slots of one id in several documents: {taken or ids}")
+        if dim is not None and any(len(slot.vector) != dim for slot in row.slots):
+            raise export.archive.corrupt(f"its vectors are not of {dim} bytes each, as the bank's")
+        session.add(row)
+        session.flush()
+        done.slots += len(ids)
+
+
+def _outcome(session: Session, row: DocumentRow, tensors: Mapping[SlotId, str]) -> Outcome:
+    """Return whether a document is new, as it is already, or another under the same key."""
+    old = _held(session, row)
+    if old is None:
+        return "added"
+    ours = [(slot.slot_id, slot.checksum, slot.tensor_checksum) for slot in old.slots]
+    theirs = [(slot.slot_id, slot.checksum, tensors.get(slot.slot_id)) for slot in row.slots]
+    same = len(ours) == len(theirs) and all(
+        mine[:2] == given[:2] and given[2] in (None, mine[2]) for mine, given in zip(ours, theirs, strict=True)
+    )
+    return "unchanged" if same and old.checksum == row.checksum else "replaced"
+
+
+def _held(session: Session, row: DocumentRow) -> DocumentRow | None:
+    statement = select(DocumentRow).where(DocumentRow.namespace == row.namespace, DocumentRow.key == row.key)
+    return session.scalars(statement).one_or_none()
+
+
+def _store_receipts(store: MetadataStore, receipts: Sequence[ErasureRow]) -> int:
+    new = 0
+    with store.changing() as (session, _):
+        for row in receipts:
+            if session.get(ErasureRow, row.id) is None:
+                session.add(row)
+                session.flush()
+                new += 1
+    return new
+
+
+def _give_vectors(slots: Sequence[SlotRow], tensors: Mapping[str, torch.Tensor]) -> None:
+    """Give slots their vectors, in order.
+
+    Raises:
+        ValueError: There are not as many, or they are no vectors.
+    """
+    for name in ("vector", "sentences"):
+        held, sizes = tensors[name], tensors[f"{name}_bytes"]
+        if (held.dtype, sizes.dtype, sizes.shape) != (torch.uint8, torch.int64, (len(slots),)) or (sizes < 0).any():
+            raise ValueError(f"it has no {name} for each slot")
+        if held.shape != (int(sizes.sum()),) or (name == "vector" and (len(sizes.unique()) != 1 or not len(held))):
+            raise ValueError(f"its {name} are of other lengths than it says")
+        data, start = held.numpy().tobytes(), 0
+        for slot, size in zip(slots, sizes.tolist(), strict=True):
+            setattr(slot, name, data[start : start + size] or None)
+            start += size
+
+
+def _check_vectors(slots: Sequence[SlotRow]) -> None:
+    """Raise unless rows hold vectors as most mechanisms do: in float32, those of sentences in float16.
+
+    Raises:
+        ValueError: They do not.
+    """
+    whole = np.frombuffer(b"".join(slot.vector for slot in slots), np.float32)
+    parts = np.frombuffer(b"".join(slot.sentences or b"" for slot in slots), np.float16)
+    if not (np.isfinite(whole).all() and np.isfinite(parts).all()):
+        raise ValueError("its vectors are not finite")
+    if any(2 * len(slot.sentences or b"") % len(slot.vector) for slot in slots):
+        raise ValueError("its sentences have vectors of another length")
+
+
+def _whole_lines(lines: list[bytes]) -> list[bytes]:
+    """Return lines that all end.
+
+    Raises:
+        ValueError: One does not.
+    """
+    if any(not line.endswith(b"\n") for line in lines):
+        raise ValueError("its last line is cut off")
+    return lines
