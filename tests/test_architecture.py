@@ -36,6 +36,7 @@ ALLOWED = {
     "explicit": FOUNDATION | {"bank", "banks"},
     "resonance": FOUNDATION | {"bank", "banks", "console"},
     "transit": FOUNDATION | {"bank", "banks", "console"},
+    "chat": FOUNDATION | {"bank", "explicit"},
     "console": {"errors", "types"},
     "cli_sync": FOUNDATION | {"bank", "explicit", "console"},
     "bench": FOUNDATION | {"bank", "banks", "explicit", "resonance", "transit", "console"},

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from trimem.errors import MissingDependencyError
 
 if TYPE_CHECKING:
+    from langchain_trimem.chat_models import ChatTrimem
     from langchain_trimem.memory import BankMemory, ExplicitMemory, ResonanceMemory, TransitMemory
     from langchain_trimem.retrievers import BankRetriever, ExplicitRetriever, ResonanceRetriever, TransitRetriever
     from langchain_trimem.tools import memory_tools
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 _LAZY = {
     "BankMemory": "langchain_trimem.memory",
     "BankRetriever": "langchain_trimem.retrievers",
+    "ChatTrimem": "langchain_trimem.chat_models",
     "ExplicitMemory": "langchain_trimem.memory",
     "ExplicitRetriever": "langchain_trimem.retrievers",
     "ResonanceMemory": "langchain_trimem.memory",
@@ -29,6 +31,7 @@ _LAZY = {
 __all__ = [
     "BankMemory",
     "BankRetriever",
+    "ChatTrimem",
     "ExplicitMemory",
     "ExplicitRetriever",
     "ResonanceMemory",

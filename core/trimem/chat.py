@@ -1,0 +1,193 @@
+"""A conversation with a local model that reads a bank: what chat models and servers are made of.
+
+How the memory is read depends on the bank. Explicit memory is attached to the model's attention, and a conversation
+without tools is answered by :meth:`trimem.ExplicitBank.ask`; other banks' hits go into the prompt as quotations.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
+from typing import Any
+
+from trimem.bank import Bank
+from trimem.errors import InvalidInputError
+from trimem.explicit.answering import read_found
+from trimem.explicit.attribution import citations
+from trimem.explicit.bank import ExplicitBank
+from trimem.explicit.read_config import ReadConfig
+from trimem.explicit.reading import AnswerStream, Reading
+from trimem.lm.chat import ChatMessage, Tool, check_tools, prompt
+from trimem.lm.generate import generate, pieces
+from trimem.lm.model import LanguageModel
+from trimem.text.quoting import quoted
+from trimem.types import Answer, Hit, Message, Timings
+
+
+def chat(
+    lm: LanguageModel,
+    messages: Sequence[ChatMessage],
+    *,
+    bank: Bank | None = None,
+    namespace: str | Sequence[str] | None = None,
+    k: int = 5,
+    where: Mapping[str, Any] | None = None,
+    tools: Sequence[Tool] = (),
+    max_new_tokens: int = 256,
+    read: ReadConfig | str = "dense",
+    **options: Any,
+) -> AnswerStream:
+    """Say what comes next in a conversation, having read what a bank holds for the user's last message.
+
+    The search is done when this returns; the model speaks while the answer is iterated over.
+
+    Args:
+        lm: The model.
+        messages: The conversation, oldest first.
+        bank: What is read; None is nothing.
+        namespace: Whose memory; required with a bank.
+        k: How many hits at most.
+        where: Filter on metadata, as in :meth:`trimem.Bank.recall`.
+        tools: What the model may call; calls stand in the text of the answer (:mod:`trimem.lm.tool_calls`).
+        max_new_tokens: Most tokens of the answer.
+        read: How explicit memory is read, as in :meth:`trimem.ExplicitBank.attach`.
+        options: Passed to transformers' ``generate``; greedy by default.
+
+    Raises:
+        InvalidInputError: There is no message, no namespace, or the chat template refuses the conversation.
+        UnsupportedModelError: There are tools, and the model's chat template does not tell of them.
+        ContextLengthError: Memory, conversation and answer do not fit the model's context.
+        FingerprintMismatch: Another model compiled the bank.
+    """
+    started = time.perf_counter()
+    if not messages:
+        raise InvalidInputError("a conversation must have at least one message, got none")
+    if tools:
+        check_tools(lm)
+    question = _question(messages)
+    if bank is None or not question.strip():
+        return AnswerStream(_Speaking(lm, messages, tools, max_new_tokens, options, started).speak)
+    if namespace is None:
+        raise InvalidInputError("namespace= must say whose memory is read")
+    if not isinstance(bank, ExplicitBank):
+        hits = bank.recall(question, k, namespace=namespace, where=where)
+        return AnswerStream(
+            _Speaking(lm, _with_notes(messages, hits), tools, max_new_tokens, options, started, hits).speak
+        )
+    system, history, plain = _parted(messages)
+    if plain and not tools and lm is bank.model:
+        return bank.ask(
+            question,
+            namespace=namespace,
+            k=k,
+            where=where,
+            history=history,
+            system=system,
+            max_new_tokens=max_new_tokens,
+            read=read,
+            stream=True,
+            **options,
+        )
+    find = partial(bank.recall, question, k, namespace=namespace, where=where, history=history)
+    reader = _Reader(find, partial(bank.attach, lm, read=read))
+    return AnswerStream(_Speaking(lm, messages, tools, max_new_tokens, options, started, reader=reader).speak)
+
+
+class _Reader:
+    """Finds hits, and attaches them, or what replaced them meanwhile."""
+
+    def __init__(
+        self, find: Callable[[], Sequence[Hit]], attach: Callable[..., AbstractContextManager[Reading]]
+    ) -> None:
+        self._find = find
+        self._attach = attach
+        self.hits = find()
+
+    @contextmanager
+    def attached(self) -> Iterator[Reading]:
+        with ExitStack() as stack:
+            yield read_found(self.hits, find=self._find, read=lambda hits: stack.enter_context(self._attach(hits=hits)))
+
+
+class _Speaking:
+    """One message of the model that is being said."""
+
+    def __init__(
+        self,
+        lm: LanguageModel,
+        messages: Sequence[ChatMessage],
+        tools: Sequence[Tool],
+        max_new_tokens: int,
+        options: Mapping[str, Any],
+        started: float,
+        hits: Sequence[Hit] = (),
+        reader: _Reader | None = None,
+    ) -> None:
+        self._lm = lm
+        self._prompt = prompt(lm, messages, tools)
+        self._max_new_tokens = max_new_tokens
+        self._options = options
+        self._hits = tuple(hits)
+        self._reader = reader
+        self._started = started
+        self._searched = time.perf_counter()
+
+    def speak(self, on_text: Callable[[str], None], stop: Callable[[], bool]) -> Answer:
+        """Generate, with what was found attached; arguments as of :func:`trimem.lm.generate.generate`."""
+        begun = time.perf_counter()
+        with ExitStack() as stack:
+            reading = None if self._reader is None else stack.enter_context(self._reader.attached())
+            loaded = time.perf_counter()
+            generation = generate(
+                self._lm,
+                self._prompt,
+                max_new_tokens=self._max_new_tokens,
+                memory_tokens=0 if reading is None else reading.tokens,
+                on_text=on_text,
+                stop=stop,
+                **self._options,
+            )
+        return Answer(
+            generation.text.strip(),
+            self._hits if reading is None else reading.attended(),
+            Timings(
+                search=self._searched - self._started,
+                load=loaded - begun,
+                first_token=generation.first_token - self._started,
+                total=generation.finished - self._started,
+            ),
+            prompt_tokens=len(self._prompt),
+            memory_tokens=0 if reading is None else reading.tokens,
+            new_tokens=generation.new_tokens,
+            citations=() if reading is None else citations(self._lm, reading.passages, generation.new_tokens),
+            pieces=tuple(pieces(self._lm, generation.ids)),
+        )
+
+
+def _question(messages: Sequence[ChatMessage]) -> str:
+    """Return what the user said last."""
+    return next((str(one["content"]) for one in reversed(messages) if one["role"] == "user"), "")
+
+
+def _parted(messages: Sequence[ChatMessage]) -> tuple[str, list[Message], bool]:
+    """Return what the application says, what was said before the last question, and whether that is all there is."""
+    system = str(messages[0]["content"]) if messages[0]["role"] == "system" else ""
+    rest = messages[1:] if messages[0]["role"] == "system" else messages
+    asked = max(i for i, one in enumerate(rest) if one["role"] == "user")
+    history: list[Message] = [
+        {"role": one["role"], "content": one["content"]}
+        for one in rest[:asked]
+        if one["role"] in ("user", "assistant") and isinstance(one["content"], str) and not one.get("tool_calls")
+    ]
+    return system, history, asked == len(rest) - 1 == len(history)
+
+
+def _with_notes(messages: Sequence[ChatMessage], hits: Sequence[Hit]) -> Sequence[ChatMessage]:
+    """Return messages with hits quoted before what the user said last."""
+    if not hits:
+        return messages
+    asked = max(i for i, one in enumerate(messages) if one["role"] == "user")
+    told = {**messages[asked], "content": f"{quoted(hits)}\n\n{messages[asked]['content']}"}
+    return [*messages[:asked], told, *messages[asked + 1 :]]
