@@ -63,10 +63,12 @@ class MetadataStore(ErasableStore):
                         slot.stop,
                         slot.line,
                         slot.tokens,
-                        np.ascontiguousarray(slot.vector, np.float32).tobytes(),
+                        self.reader.vectors.pack(slot.vector),
                         now,
                         scope=scope_words(namespace),
-                        sentences=None if slot.sentences is None else slot.sentences.astype(np.float16).tobytes(),
+                        sentences=None
+                        if slot.sentences is None
+                        else self.reader.vectors.pack(slot.sentences, sentences=True),
                     )
                     for slot in slots
                 ]
