@@ -150,6 +150,15 @@ class SearchReader:
         ids, paths, documents, vectors = zip(*found, strict=True)
         return VectorRows(list(ids), list(paths), list(documents), self.vectors.unpack(vectors))
 
+    def codes(self, ids: Collection[SlotId]) -> dict[SlotId, bytes]:
+        """Return what the rows of those slots that exist hold of their vectors."""
+        found: dict[SlotId, bytes] = {}
+        with self.session() as session:
+            for some in in_batches(ids):
+                rows = session.execute(select(SlotRow.slot_id, SlotRow.vector).where(SlotRow.slot_id.in_(some)))
+                found.update((slot, vector) for slot, vector in rows)
+        return found
+
     def slots(self, session: Session, ids: Sequence[SlotId]) -> list[Slot]:
         """Return slots in the order of ``ids``; those that do not exist are left out."""
         document = contains_eager(SlotRow.document).options(load_only(DocumentRow.key, DocumentRow.meta))

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -284,8 +286,26 @@ class Idrp(nn.Module):
     def save(self, path: Path) -> None:
         """Write the codec as a safetensors file, whole or not at all."""
         metadata = {"config": json.dumps(self.config.to_json()), "dim": str(self.dim)}
-        data = save({name: tensor.contiguous() for name, tensor in self.state_dict().items()}, metadata)
-        write_whole(path, data)
+        write_whole(path, save(self.to_tensors(), metadata))
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        """Return what the codec has learned, by name; with its configuration, all there is of it."""
+        return {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
+
+    @classmethod
+    def from_tensors(cls, dim: int, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Idrp:
+        """Read what :meth:`to_tensors` and :meth:`TransitConfig.to_json` made.
+
+        Raises:
+            CorruptTensorError: They do not belong together.
+            InvalidInputError: The configuration is of another version.
+        """
+        codec = cls(dim, TransitConfig.from_json(config))
+        try:
+            codec.load_state_dict(dict(tensors))
+        except RuntimeError as error:
+            raise CorruptTensorError(f"what a bank holds of its codec is no codec: {error}") from error
+        return codec.eval()
 
     @classmethod
     def load(cls, path: Path) -> Idrp:
