@@ -61,6 +61,8 @@ if TYPE_CHECKING:
     from trimem.lm.load import load_model
     from trimem.lm.model import LanguageModel
     from trimem.text.encoders import Encoder
+    from trimem.transit.bank import TransitBank
+    from trimem.transit.config import TransitConfig
 
 _LAZY = {
     "AnswerStream": "trimem.explicit.reading",
@@ -71,6 +73,8 @@ _LAZY = {
     "LanguageModel": "trimem.lm.model",
     "ReadConfig": "trimem.explicit.read_config",
     "Reading": "trimem.explicit.reading",
+    "TransitBank": "trimem.transit.bank",
+    "TransitConfig": "trimem.transit.config",
     "load_model": "trimem.lm.load",
 }
 
@@ -117,6 +121,8 @@ __all__ = [
     "StoredText",
     "SyncReport",
     "Timings",
+    "TransitBank",
+    "TransitConfig",
     "TrimemError",
     "Turn",
     "Unreadable",

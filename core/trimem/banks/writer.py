@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from trimem.banks.documents import groups, slot_id
 from trimem.progress import track
+from trimem.store.capacity import Capacity
 from trimem.store.metadata import Document, MetadataStore, NewSlot
 from trimem.store.tensors import StagedShard
 from trimem.text.chunking import Chunk
@@ -39,6 +40,7 @@ class Writer:
         cut: Cuts a document into what becomes slots.
         tokens: Counts those of a slot's text.
         drop: Is told of slots that were replaced.
+        capacity: How many slots the bank may hold; None is as many as come.
     """
 
     def __init__(
@@ -48,12 +50,14 @@ class Writer:
         cut: Callable[[str], Sequence[Chunk]],
         tokens: Callable[[str], int],
         drop: Callable[[Collection[SlotId]], None],
+        capacity: Capacity | None = None,
     ) -> None:
         self._store = store
         self._encoder = encoder
         self._cut = cut
         self._tokens = tokens
         self._drop = drop
+        self._capacity = capacity
 
     def write(
         self,
@@ -76,7 +80,8 @@ class Writer:
         slots: dict[str, list[SlotId]] = {}
         total = sum(map(len, chunks.values()))
         with track(what, total, progress) as advance:
-            for group in groups(documents, chunks, GROUP):
+            most = GROUP if self._capacity is None else min(GROUP, self._capacity.slots)
+            for group in groups(documents, chunks, most):
                 slots.update(self._write_group(namespace, group, chunks, stage, advance))
         return slots
 
@@ -121,7 +126,7 @@ class Writer:
                     )
                 )
             stored = [(document, slots[document.key]) for document in documents]
-            replaced = self._store.put(namespace, stored, staged)
+            replaced = self._store.put(namespace, stored, staged, self._capacity)
         finally:
             for shard in staged:
                 shard.discard()  # nothing where it was stored

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-import numpy as np
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
+from trimem.store.capacity import Capacity, Use, overflow, write_uses
 from trimem.store.database import touch, utc_now
 from trimem.store.erasing import ErasableStore
 from trimem.store.reader import in_batches
 from trimem.store.rows import Document, NewSlot, hash_text
 from trimem.store.schema import DocumentRow, ShardRow, SlotRow
-from trimem.store.scope import format_path, scope_words
+from trimem.store.scope import format_path, parse_path, scope_words
 from trimem.store.tensors import StagedShard
 from trimem.types import Metadata, Namespace, SlotId
 
@@ -31,8 +32,18 @@ class MetadataStore(ErasableStore):
         namespace: Namespace,
         documents: Sequence[tuple[Document, Sequence[NewSlot]]],
         staged: Iterable[StagedShard] = (),
+        capacity: Capacity | None = None,
     ) -> list[SlotId]:
         """Store documents with their slots and tensors, replacing those of exactly this namespace and the same key.
+
+        Where there are more slots then than there may be, others are erased in the same transaction, each with a
+        receipt in its namespace whose reason is ``"evicted"``.
+
+        Args:
+            namespace: Of exactly which the documents are.
+            documents: At most as many slots as there may be.
+            staged: Their tensors.
+            capacity: How many slots there may be; None is as many as come.
 
         Returns:
             The slots that were replaced and are not stored again.
@@ -63,10 +74,12 @@ class MetadataStore(ErasableStore):
                         slot.stop,
                         slot.line,
                         slot.tokens,
-                        np.ascontiguousarray(slot.vector, np.float32).tobytes(),
+                        self.reader.vectors.pack(slot.vector),
                         now,
                         scope=scope_words(namespace),
-                        sentences=None if slot.sentences is None else slot.sentences.astype(np.float16).tobytes(),
+                        sentences=None
+                        if slot.sentences is None
+                        else self.reader.vectors.pack(slot.sentences, sentences=True),
                     )
                     for slot in slots
                 ]
@@ -78,8 +91,13 @@ class MetadataStore(ErasableStore):
             for shard in staged:
                 change.enter(shard)
             change.merge_ripe()
+            kept = {slot.slot_id for _, slots in documents for slot in slots}
+            evicted = {} if capacity is None else overflow(session, capacity, namespace, kept)
+            for place, slots_there in evicted.items():
+                self._erase(session, change, parse_path(place), slots_there, "evicted")
             touch(session)
-        kept = {slot.slot_id for _, slots in documents for slot in slots}
+        if evicted:
+            self.finish_erasures()
         return [slot_id for slot_id in replaced if slot_id not in kept]
 
     def update_metadata(self, namespace: Namespace, metadata: Mapping[str, Metadata]) -> None:
@@ -95,6 +113,12 @@ class MetadataStore(ErasableStore):
                     row.meta = dict(metadata[row.key])
                     row.checksum = row.digest()
             touch(session)
+
+    def write_uses(self, uses: Mapping[SlotId, Use], half_life: float) -> None:
+        """Add uses to slots' rows; see :func:`trimem.store.capacity.write_uses`."""
+        if uses:
+            with Session(self._writing) as session, session.begin():
+                write_uses(session, uses, half_life)
 
     def set_tensors(self, staged: Iterable[StagedShard]) -> None:
         """Give slots that have none their tensors; slots that were erased meanwhile get none."""

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session, aliased, contains_eager, load_only
 
 from trimem.store.schema import ChangeRow, DocumentRow, SlotRow
 from trimem.store.scope import Where, in_scope, parse_path
+from trimem.store.vector_codec import RowVectors, WholeVectors
 from trimem.types import Namespace, Slot, SlotId
 
 T = TypeVar("T")
@@ -77,10 +78,14 @@ class SearchReader:
 
     Args:
         engine: Of the database.
+
+    Attributes:
+        vectors: How rows hold them.
     """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self.vectors: RowVectors = WholeVectors()
 
     def session(self) -> Session:
         """Return a session to read in; use it in a ``with`` block."""
@@ -98,11 +103,11 @@ class SearchReader:
 
     def vectors_after(self, session: Session, last: int, most: int) -> VectorRows | None:
         """Return the vectors of the ``most`` slots that follow a row id; None where none does."""
-        return _vectors(session, select(*_VECTOR).where(SlotRow.id > last).order_by(SlotRow.id).limit(most))
+        return self._vectors(session, select(*_VECTOR).where(SlotRow.id > last).order_by(SlotRow.id).limit(most))
 
     def vectors_of(self, session: Session, rows: Sequence[int]) -> VectorRows | None:
         """Return the vectors of those of at most some thousand slots that exist; None where none does."""
-        return _vectors(session, select(*_VECTOR).where(SlotRow.id.in_(rows)).order_by(SlotRow.id))
+        return self._vectors(session, select(*_VECTOR).where(SlotRow.id.in_(rows)).order_by(SlotRow.id))
 
     def rows(self, session: Session, namespace: Namespace, where: Where) -> NDArray[np.int64]:
         """Return the row ids of all slots in scope. Costs O(slots of the namespace)."""
@@ -128,15 +133,30 @@ class SearchReader:
         found = []
         for some in in_batches(rows):
             statement = select(*_CANDIDATE).where(SlotRow.id.in_(some), *in_scope(namespace, where))
-            for row, slot_id, document, text, vector, sentences, before, after in session.execute(
-                statement.join(SlotRow.document) if where else statement
-            ):
-                whole = np.frombuffer(vector, np.float32)
-                parts = None
-                if sentences is not None:
-                    parts = np.frombuffer(sentences, np.float16).astype(np.float32).reshape(-1, len(whole))
+            told = session.execute(statement.join(SlotRow.document) if where else statement).all()
+            if not told:
+                continue
+            whole = self.vectors.unpack([row.vector for row in told])
+            parts = self.vectors.unpack_sentences([row.sentences for row in told], whole.shape[1])
+            for i, (row, slot_id, document, text, _, _, before, after) in enumerate(told):
                 beside = tuple(each for each in (before, after) if each is not None)
-                found.append(Candidate(row, slot_id, document, text, whole, parts, beside))
+                found.append(Candidate(row, slot_id, document, text, whole[i], parts[i], beside))
+        return found
+
+    def _vectors(self, session: Session, statement: Select[int, str, int, bytes]) -> VectorRows | None:
+        found = session.execute(statement).all()
+        if not found:
+            return None
+        ids, paths, documents, vectors = zip(*found, strict=True)
+        return VectorRows(list(ids), list(paths), list(documents), self.vectors.unpack(vectors))
+
+    def codes(self, ids: Collection[SlotId]) -> dict[SlotId, bytes]:
+        """Return what the rows of those slots that exist hold of their vectors."""
+        found: dict[SlotId, bytes] = {}
+        with self.session() as session:
+            for some in in_batches(ids):
+                rows = session.execute(select(SlotRow.slot_id, SlotRow.vector).where(SlotRow.slot_id.in_(some)))
+                found.update((slot, vector) for slot, vector in rows)
         return found
 
     def slots(self, session: Session, ids: Sequence[SlotId]) -> list[Slot]:
@@ -153,15 +173,6 @@ def in_batches(ids: Iterable[T]) -> list[list[T]]:
     """Split ids into lists that fit one statement."""
     ids = list(ids)
     return [ids[i : i + _IN_MANY] for i in range(0, len(ids), _IN_MANY)]
-
-
-def _vectors(session: Session, statement: Select[int, str, int, bytes]) -> VectorRows | None:
-    found = session.execute(statement).all()
-    if not found:
-        return None
-    ids, paths, documents, vectors = zip(*found, strict=True)
-    matrix = np.frombuffer(b"".join(vectors), np.float32).reshape(len(found), -1)
-    return VectorRows(list(ids), list(paths), list(documents), matrix)
 
 
 def _slot(row: SlotRow) -> Slot:

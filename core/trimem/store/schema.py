@@ -27,7 +27,7 @@ from sqlalchemy.types import TypeDecorator
 
 from trimem.store.checksums import checksum
 
-SCHEMA_VERSION = "0003"
+SCHEMA_VERSION = "0004"
 """The migration this code is written for; the newest in ``migrations/versions``."""
 
 SEARCH_TABLE = "slot_text"
@@ -137,10 +137,11 @@ class SlotRow(Base):
         id: Rowid, which the full-text index refers to.
         slot_id: The public id.
         namespace: The document's, repeated here for the index.
-        vector: Its encoding, float32 in native byte order, of length 1.
+        vector: Its encoding, of length 1: float32 in native byte order, or as the bank's codec stores it
+            (:mod:`trimem.store.vector_codec`).
         scope: Its namespace and those above as words of the full-text index, which then reads no
             other tenant's slots.
-        sentences: (sentences, dim) encodings of its sentences, float16 in native byte order, of length 1;
+        sentences: (sentences, dim) encodings of its sentences, likewise, but float16 where they are not coded;
             None where the text is a single one.
         tensor_bytes: Bytes of its tensors; None until it is compiled.
         shard_id: The shard that holds them; None until it is compiled.
@@ -150,7 +151,9 @@ class SlotRow(Base):
         trust: How far it is to be trusted, in [0, 1].
         reads: How often a model has had it in memory.
         read_at: When it was last so.
-        checksum: Of the row but its tensors and reads; :meth:`digest` as of the last write.
+        warmth: How often it was used, where uses age (:mod:`trimem.store.capacity`); None as long as it only
+            was written.
+        checksum: Of the row but its tensors and uses; :meth:`digest` as of the last write.
     """
 
     __tablename__ = "slot"
@@ -178,6 +181,7 @@ class SlotRow(Base):
     trust: Mapped[float] = mapped_column(default=1.0, server_default="1.0")
     reads: Mapped[int] = mapped_column(default=0, server_default="0")
     read_at: Mapped[datetime | None] = mapped_column(default=None)
+    warmth: Mapped[float | None] = mapped_column(default=None)
     checksum: Mapped[str] = mapped_column(default="", server_default="", repr=False)
 
     def digest(self) -> str:

@@ -1,4 +1,4 @@
-"""``trimem transit``: images by folder, fitted, compressed and expanded again."""
+"""``trimem transit``: codecs fitted to images and texts; images by folder, compressed and expanded again."""
 
 from __future__ import annotations
 
@@ -8,10 +8,14 @@ from typing import Annotated
 import typer
 
 from trimem.console import JsonOption, errors_said, out, print_json
+from trimem.errors import InvalidInputError
 
 transit = typer.Typer(
     name="transit", help="Store images in few bytes, with a bound on the error.", no_args_is_help=True
 )
+
+_ENCODED_AT_ONCE = 512
+_TEXT_BYTES = 1 << 30
 
 CodecOption = Annotated[Path, typer.Option("--codec", help="File of the codec.")]
 
@@ -61,6 +65,66 @@ def fit_images(
     out.print(
         f"{len(patches):,} patches of {len(files)} images: {patch * patch * 3} numbers to {code}, mean squared error "
         f"{done.best.loss:.3f} of PCA's, in {done.seconds:.0f} s",
+        highlight=False,
+    )
+
+
+@transit.command("fit-texts")
+@errors_said
+def fit_texts(
+    texts: Annotated[Path, typer.Argument(help="File of texts, one a line.")],
+    codec: CodecOption,
+    encoder: Annotated[
+        str | None, typer.Option("--encoder", help="Hub id or folder; by default all-MiniLM-L6-v2.")
+    ] = None,
+    code: Annotated[int, typer.Option("--code", help="Numbers that are stored of an embedding.")] = 256,
+    numbers: Annotated[str, typer.Option("--numbers", help="In what: int8, int4, int2, float16 or float32.")] = "int4",
+    max_error: Annotated[
+        float | None, typer.Option("--max-error", help="How far off a number may be; by default, as comes.")
+    ] = None,
+    steps: Annotated[int, typer.Option("--steps", help="Of training that nearest neighbours stay so; 0 is PCA.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Of training.")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Fit a codec for a bank of transit memory to embeddings of texts like those it is to hold."""
+    import numpy as np
+    import torch
+
+    from trimem.progress import track
+    from trimem.text.encoders import as_encoder
+    from trimem.text.readers import read_file
+    from trimem.transit.config import TransitConfig
+    from trimem.transit.train import fit
+
+    lines = [line for line in read_file(texts, max_bytes=_TEXT_BYTES).splitlines() if line.strip()]
+    chosen = as_encoder(encoder)
+    batches = [lines[start : start + _ENCODED_AT_ONCE] for start in range(0, len(lines), _ENCODED_AT_ONCE)]
+    vectors = []
+    with track("encoding texts", len(lines), None) as advance:
+        for batch in batches:
+            vectors.append(chosen.encode_documents(batch))
+            advance(len(batch))
+    if not vectors:
+        raise InvalidInputError(f"{texts} holds no text: give one a line")
+    config = TransitConfig(
+        code, numbers=numbers, max_error=max_error, **({} if steps else {"layers": 0, "predictor_hidden": 8})
+    )
+    done = fit(torch.from_numpy(np.concatenate(vectors)), config, objective="neighbours", steps=steps, seed=seed)
+    done.codec.save(codec)
+    if as_json:
+        print_json(
+            {
+                "codec": str(codec),
+                "fingerprint": done.codec.fingerprint,
+                "encoder": chosen.fingerprint,
+                "texts": len(lines),
+                "bytes": done.codec.nbytes,
+                "loss": done.best.loss,
+            }
+        )
+        return
+    out.print(
+        f"{len(lines):,} texts: {done.codec.dim} numbers to {done.codec.nbytes} bytes, in {done.seconds:.0f} s",
         highlight=False,
     )
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from trimem.errors import InvalidInputError
-from trimem.transit.numbers import NUMBERS
+from trimem.transit.numbers import COARSE, NUMBERS
 from trimem.versioned import read_config
 
 CONFIG_VERSION = 1
@@ -48,6 +48,11 @@ class TransitConfig:
                 raise InvalidInputError(f"{name} must be a whole number of at least {least}, got {value!r}")
         if self.numbers not in NUMBERS:
             raise InvalidInputError(f"numbers must be one of {', '.join(NUMBERS)}, got {self.numbers!r}")
+        if self.numbers in COARSE and self.code_dim * COARSE[self.numbers] % 8:
+            raise InvalidInputError(
+                f"codes in {self.numbers} fill whole bytes: code_dim must be a multiple of "
+                f"{8 // COARSE[self.numbers]}, got {self.code_dim}"
+            )
         if self.width is not None and (not isinstance(self.width, int) or self.width <= self.code_dim):
             raise InvalidInputError(
                 f"width must be a whole number above code_dim, {self.code_dim}, or None, got {self.width!r}"

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,10 +22,11 @@ from torch import Tensor, nn
 
 from trimem.errors import CorruptTensorError, InvalidInputError
 from trimem.store.files import write_whole
+from trimem.transit import numbers as stored_numbers
 from trimem.transit.bound import Corrections, correct
 from trimem.transit.config import TransitConfig
 from trimem.transit.flow import ActNorm, Chain, Coupling, Orthogonal, SwiGLU
-from trimem.transit.numbers import pack, scales, unpack
+from trimem.transit.numbers import COARSE
 
 _LARGEST = 1e15
 """What lies further out is met by corrections: float32 cannot square or sum much larger numbers."""
@@ -39,7 +42,7 @@ class Compressed:
     """Vectors as they are stored.
 
     Attributes:
-        codes: (n, code_dim) in the codec's numbers.
+        codes: (n, width) in the codec's numbers.
         corrections: What keeps the bound, empty where none was asked for.
     """
 
@@ -80,6 +83,9 @@ class Idrp(nn.Module):
             self.uncertainty = SwiGLU(config.code_dim, 32, 1)
         self.scale: Tensor
         self.register_buffer("scale", torch.ones(config.code_dim))
+        if config.numbers in COARSE:
+            self.mix: Tensor
+            self.register_buffer("mix", _rotation(config.code_dim, seed))
 
     @classmethod
     @torch.no_grad()
@@ -149,8 +155,35 @@ class Idrp(nn.Module):
         return torch.cat([self.encode(_tamed(rows)) for rows in _batches(checked(x, self.dim))])
 
     def pack(self, code: Tensor) -> Tensor:
-        """Return codes as they are stored, of what :meth:`code` returned."""
-        return pack(code, self.scale, self.config.numbers)
+        """Return codes as they are stored, (n, width), of what :meth:`code` returned."""
+        numbers = self.config.numbers
+        code = self.place(code) if numbers in COARSE else code
+        return stored_numbers.pack(stored_numbers.counts(code, self.scale, numbers), numbers)
+
+    @torch.no_grad()
+    def place(self, code: Tensor) -> Tensor:
+        """Return codes where they are compared, (n, code_dim): in units of the input, mixed if they are coarse.
+
+        A few bits a number are spent well only where all numbers are as wide, so coarse codes are rotated at random,
+        and in these units, where a wide number counts for more, rather than where all have the same deviation.
+
+        Args:
+            code: What :meth:`code` returned.
+        """
+        code = code * self.spread
+        return code @ self.mix if self.config.numbers in COARSE else code
+
+    @property
+    def step(self) -> Tensor:
+        """What :func:`trimem.transit.numbers.counts` of codes are multiplied by to lie there, (code_dim,)."""
+        if self.config.numbers in COARSE:
+            return self.scale
+        return self.spread * self.scale if self.config.numbers == "int8" else self.spread
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of a vector as it is stored, without corrections."""
+        return stored_numbers.nbytes(self.config.code_dim, self.config.numbers)
 
     @torch.no_grad()
     def expand(self, codes: Tensor, leftover: Tensor | None = None) -> Tensor:
@@ -222,7 +255,9 @@ class Idrp(nn.Module):
     @torch.no_grad()
     def settle(self, data: Tensor) -> None:
         """Choose the steps of int8 by the codes of data, (n, dim)."""
-        self.scale.copy_(scales(self.code(data)))
+        code = self.code(data)
+        numbers = self.config.numbers
+        self.scale.copy_(stored_numbers.scales(self.place(code) if numbers in COARSE else code, numbers))
 
     @torch.no_grad()
     def wake(self) -> None:
@@ -251,8 +286,26 @@ class Idrp(nn.Module):
     def save(self, path: Path) -> None:
         """Write the codec as a safetensors file, whole or not at all."""
         metadata = {"config": json.dumps(self.config.to_json()), "dim": str(self.dim)}
-        data = save({name: tensor.contiguous() for name, tensor in self.state_dict().items()}, metadata)
-        write_whole(path, data)
+        write_whole(path, save(self.to_tensors(), metadata))
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        """Return what the codec has learned, by name; with its configuration, all there is of it."""
+        return {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
+
+    @classmethod
+    def from_tensors(cls, dim: int, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Idrp:
+        """Read what :meth:`to_tensors` and :meth:`TransitConfig.to_json` made.
+
+        Raises:
+            CorruptTensorError: They do not belong together.
+            InvalidInputError: The configuration is of another version.
+        """
+        codec = cls(dim, TransitConfig.from_json(config))
+        try:
+            codec.load_state_dict(dict(tensors))
+        except RuntimeError as error:
+            raise CorruptTensorError(f"what a bank holds of its codec is no codec: {error}") from error
+        return codec.eval()
 
     @classmethod
     def load(cls, path: Path) -> Idrp:
@@ -280,9 +333,13 @@ class Idrp(nn.Module):
         Raises:
             InvalidInputError: They are of another dimension.
         """
-        if codes.ndim != 2 or codes.shape[1] != self.config.code_dim:
-            raise InvalidInputError(f"codes are (n, {self.config.code_dim}), got {tuple(codes.shape)}")
-        return unpack(codes, self.scale)
+        numbers = self.config.numbers
+        width = stored_numbers.width(self.config.code_dim, numbers)
+        if codes.ndim != 2 or codes.shape[1] != width:
+            raise InvalidInputError(f"codes are (n, {width}) in {numbers}, got {tuple(codes.shape)} in {codes.dtype}")
+        if numbers not in COARSE:
+            return codes * self.scale if numbers == "int8" else codes.float()
+        return (stored_numbers.unpack(codes, numbers) * self.scale) @ self.mix.T / self.spread
 
 
 def checked(x: Tensor, dim: int | None = None) -> Tensor:
@@ -303,6 +360,12 @@ def checked(x: Tensor, dim: int | None = None) -> Tensor:
         rows = (~x.isfinite().all(1)).nonzero().flatten()[:5].tolist()
         raise InvalidInputError(f"vectors must be finite in float32: rows {rows} hold NaN or infinity; leave them out")
     return x
+
+
+def _rotation(dim: int, seed: int) -> Tensor:
+    normal = torch.randn(dim, dim, generator=torch.Generator().manual_seed(seed))
+    rotation: Tensor = torch.linalg.qr(normal).Q
+    return rotation.contiguous()
 
 
 def _tamed(x: Tensor) -> Tensor:

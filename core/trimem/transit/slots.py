@@ -16,7 +16,7 @@ from torch import Tensor
 from trimem.errors import InvalidInputError
 from trimem.transit.bound import Corrections
 from trimem.transit.idrp import Compressed, Idrp, checked
-from trimem.transit.numbers import NUMBERS
+from trimem.transit.numbers import COARSE, NUMBERS, pack, unpack
 from trimem.transit.policies import POLICIES
 from trimem.transit.scan import Scan
 
@@ -50,7 +50,7 @@ class SlotStats:
         capacity: Slots there are.
         occupied: Slots that are taken.
         corrected: Slots that needed corrections to keep the bound.
-        code_bytes: Of all codes that are stored.
+        code_bytes: Of all codes that are held; several numbers that share a byte where they are stored do not here.
         correction_bytes: Of all corrections.
         reads: Hits since the slots were made.
         writes: Vectors written since.
@@ -95,9 +95,9 @@ class SlotMemory:
         self.codec = codec
         self.capacity = capacity
         self.policy = POLICIES[policy](capacity, half_life or float(capacity))
-        self._spread = codec.spread
-        step = self._spread * (codec.scale if codec.config.numbers == "int8" else 1.0)
-        self._scan = Scan(capacity, codec.config.code_dim, NUMBERS[codec.config.numbers], step)
+        numbers = codec.config.numbers
+        dtype = torch.int8 if numbers in COARSE else NUMBERS[numbers]
+        self._scan = Scan(capacity, codec.config.code_dim, dtype, codec.step)
         self._corrections: dict[int, Corrections] = {}
         self._reads = self._writes = self._evictions = 0
 
@@ -143,13 +143,12 @@ class SlotMemory:
         taken = int(self._scan.occupied.sum())
         if not 1 <= k <= taken:
             raise InvalidInputError(f"k must be at least 1 and at most the {taken} slots that are taken, got {k}")
-        scores, slots = self._scan.nearest(self.codec.code(queries) * self._spread, k)
+        scores, slots = self._scan.nearest(self.codec.place(self.codec.code(queries)), k)
         if touch:
             self.policy.touch(slots.flatten())
             self._reads += slots.numel()
         flat = slots.flatten()
-        codes = self._scan.codes[flat]
-        error = self.codec.expected_error(codes)
+        error = self.codec.expected_error(self._stored(flat))
         bound = self.codec.config.max_error
         if bound is not None:
             error = error.clamp_max(bound)
@@ -166,7 +165,7 @@ class SlotMemory:
             InvalidInputError: A slot is free, or there is none of that number.
         """
         self._check(slots)
-        vectors = self.codec.expand(self._scan.codes[slots])
+        vectors = self.codec.expand(self._stored(slots))
         for i, slot in enumerate(slots.tolist()):
             if slot in self._corrections:
                 vectors[i] = self._corrections[slot].apply(vectors[i : i + 1])[0]
@@ -208,12 +207,15 @@ class SlotMemory:
         self._evictions += int(taken.sum())
         for slot in slots[taken].tolist():
             self._corrections.pop(slot, None)
-        self._scan.put(slots, stored.codes)
+        self._scan.put(slots, unpack(stored.codes, self.codec.config.numbers))
         self.policy.write(slots)
         for row in stored.corrections.nbytes(len(slots)).nonzero().flatten().tolist():
             self._corrections[int(slots[row])] = stored.corrections.of(row)
         self._writes += len(slots)
         return slots
+
+    def _stored(self, slots: Tensor) -> Tensor:
+        return pack(self._scan.codes[slots], self.codec.config.numbers)
 
     def _check(self, slots: Tensor) -> None:
         """Refuse slots that hold nothing.

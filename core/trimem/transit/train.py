@@ -18,6 +18,7 @@ from trimem.errors import InvalidInputError
 from trimem.progress import track
 from trimem.transit.config import TransitConfig
 from trimem.transit.idrp import Idrp, checked
+from trimem.transit.numbers import COARSE
 from trimem.transit.objectives import OBJECTIVES, Losses
 
 EVALUATIONS = 20
@@ -140,6 +141,10 @@ class Trainable(Protocol):
 
     def expand(self, codes: Tensor) -> Tensor: ...
 
+    def pack(self, code: Tensor) -> Tensor: ...
+
+    def unpack(self, codes: Tensor) -> Tensor: ...
+
     def settle(self, data: Tensor) -> None: ...
 
     def wake(self) -> None: ...
@@ -189,6 +194,8 @@ def train(
             comp = model.encode(x)
             if model.config.numbers == "int8":  # learn to live with the rounding
                 comp = comp + (torch.rand(comp.shape, generator=generator) - 0.5) * model.scale
+            elif model.config.numbers in COARSE:
+                comp = comp + (model.unpack(model.pack(comp.detach())) - comp).detach()
             loss = loss_of(x, model.decode(comp))
             optimizer.zero_grad()
             loss.backward()

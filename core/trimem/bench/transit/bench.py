@@ -174,8 +174,8 @@ def _time_slots(capacity: int, seed: int, reads: int = 50) -> dict[str, Any]:
         begun = perf_counter()
         found.append(int(memory.read(query[None]).slots))
         times.append(1000 * (perf_counter() - begun))
-    held = (codec.unpack(torch.cat(codes)) * codec.spread).double()
-    scores = (codec.code(queries[:5]) * codec.spread).double() @ held.T / held.norm(dim=1)
+    held = codec.place(codec.unpack(torch.cat(codes))).double()
+    scores = codec.place(codec.code(queries[:5])).double() @ held.T / held.norm(dim=1)
     return {
         "slots": capacity,
         "code": _SLOT_CODE,

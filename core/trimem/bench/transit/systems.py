@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from trimem.errors import InvalidInputError, MissingDependencyError
+from trimem.transit import numbers as stored_numbers
 from trimem.transit.config import TransitConfig
 from trimem.transit.flow import ActNorm, Orthogonal, SwiGLU
 from trimem.transit.idrp import Idrp
-from trimem.transit.numbers import pack, scales, unpack
 from trimem.transit.train import fit, train
 
 
@@ -70,9 +70,7 @@ class _Codec:
         return self.codec.expand(stored)
 
     def nbytes(self, dim: int) -> int:
-        return (
-            self.codec.config.code_dim * torch.empty(0, dtype=self.codec.compress(torch.zeros(1, dim)).dtype).itemsize
-        )
+        return self.codec.nbytes
 
 
 def idrp(task: Task) -> Fitted:
@@ -115,7 +113,7 @@ class _Autoencoder(nn.Module):
 
     @torch.no_grad()
     def settle(self, data: Tensor) -> None:
-        self.scale.copy_(scales(self.encode(data)))
+        self.scale.copy_(stored_numbers.scales(self.encode(data), self.config.numbers))
 
     def wake(self) -> None:
         """Nothing here sleeps."""
@@ -132,14 +130,22 @@ class _Autoencoder(nn.Module):
 
     @torch.no_grad()
     def compress(self, x: Tensor) -> Tensor:
-        return torch.cat([pack(self.encode(rows), self.scale, self.config.numbers) for rows in x.split(8192)])
+        return torch.cat([self.pack(self.encode(rows)) for rows in x.split(8192)])
 
     @torch.no_grad()
     def expand(self, stored: Tensor) -> Tensor:
-        return torch.cat([self.decode(unpack(rows, self.scale)) for rows in stored.split(8192)])
+        return torch.cat([self.decode(self.unpack(rows)) for rows in stored.split(8192)])
+
+    def pack(self, code: Tensor) -> Tensor:
+        numbers = self.config.numbers
+        return stored_numbers.pack(stored_numbers.counts(code, self.scale, numbers), numbers)
+
+    def unpack(self, codes: Tensor) -> Tensor:
+        counts = stored_numbers.unpack(codes, self.config.numbers)
+        return counts.float() if counts.is_floating_point() else counts * self.scale
 
     def nbytes(self, dim: int) -> int:
-        return self.code * torch.empty(0, dtype=self.compress(torch.zeros(1, dim)).dtype).itemsize
+        return stored_numbers.nbytes(self.code, self.config.numbers)
 
 
 def _equal_width(task: Task) -> int:

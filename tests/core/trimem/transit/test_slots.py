@@ -22,16 +22,19 @@ def memory(capacity: int = 8, policy: str = "lfu_aged", half_life: float | None 
     return SlotMemory(CODEC, capacity, policy=policy, half_life=half_life)
 
 
-@pytest.mark.parametrize("numbers", ["int8", "float16", "float32"])
-def test_what_is_written_is_read(numbers: str) -> None:
+@pytest.mark.parametrize(
+    ("numbers", "least"), [("int8", 0.995), ("float16", 0.995), ("float32", 0.995), ("int4", 0.85)]
+)
+def test_what_is_written_is_read(numbers: str, least: float) -> None:
     codec = made(numbers)
     slots = SlotMemory(codec, 100)
     x = curved(60, seed=1)
     where = slots.write(x)
     assert len(where.unique()) == 60
     read = slots.read(x, k=3)
-    assert torch.equal(read.slots[:, 0], where)
-    assert (read.scores[:, 0] > 0.995).all()
+    if least > 0.99:  # four bits make some of them alike
+        assert torch.equal(read.slots[:, 0], where)
+    assert (read.scores[:, 0] > least).all()
     assert (read.scores.diff(dim=1) <= 0).all()
     torch.testing.assert_close(read.vectors[:, 0], codec.expand(codec.compress(x)), atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(slots.vectors(where), codec.expand(codec.compress(x)), atol=1e-4, rtol=1e-4)

@@ -41,7 +41,7 @@ def test_what_is_curved_is_learned_beyond_pca(fitted: Fit) -> None:
     seed=st.integers(0, 1000),
     kind=st.sampled_from(["noise", "constants", "curved", "one direction", "heavy tails", "few"]),
     objective=st.sampled_from(["reconstruction", "neighbours"]),
-    numbers=st.sampled_from(["int8", "float32"]),
+    numbers=st.sampled_from(["int8", "int4", "float32"]),
     rate=st.sampled_from([3e-3, 10.0]),
 )
 @settings(max_examples=12, deadline=None)
@@ -60,7 +60,7 @@ def test_it_never_ends_below_pca(seed: int, kind: str, objective: str, numbers: 
     wanted = {"reconstruction": reconstruction, "neighbours": neighbours}[objective]
     learned, held = data[: len(data) // 2 + 1], data[len(data) // 2 :]
     done = fit(learned, config, validation=held, objective=objective, steps=12, batch=16, rate=rate, seed=seed)
-    pca = Idrp.principal(learned, config)
+    pca = Idrp.principal(learned, config, seed=seed)
     ours, floor = (wanted(held, codec.expand(codec.compress(held))) for codec in (done.codec, pca))
     if objective == "reconstruction":
         assert ours <= floor * (1 + 1e-5) + 1e-12

@@ -1,0 +1,342 @@
+"""TransitBank: a fixed number of slots of texts, found by their codes; what is used stays, what is not makes room."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import torch
+from torch import Tensor
+
+from trimem.banks.identity import check_model
+from trimem.banks.slot_bank import SlotBank
+from trimem.banks.writer import Writer
+from trimem.errors import InvalidInputError, SlotNotFoundError
+from trimem.progress import track
+from trimem.store.capacity import Uses
+from trimem.store.metadata import Document, utc_now
+from trimem.store.reader import in_batches
+from trimem.store.schema import BankRow
+from trimem.store.tensors import StagedShard
+from trimem.store.vector_codec import CodedVectors
+from trimem.text.chunking import Chunk
+from trimem.text.encoders import Embeddings, Encoder, as_encoder
+from trimem.transit.bank_config import SLOTS, BankConfig, check_given
+from trimem.transit.idrp import Idrp
+from trimem.transit.last_encoded import LastEncoded
+from trimem.transit.numbers import NUMBERS
+from trimem.transit.pretrained import pretrained
+from trimem.transit.stored_vectors import expand, to_tensors
+from trimem.types import BankStats, Hit, Namespace, RepairReport, SlotId, check_k
+
+if TYPE_CHECKING:
+    from trimem.lm.model import LanguageModel
+
+CODEC = "codec"
+"""Under which name the codec lies beside the slots' tensors."""
+
+READS = 64
+"""After how many reads they are written down: the most that a crash forgets."""
+
+
+class TransitBank(SlotBank):
+    """Texts in a fixed number of slots, their embeddings as short codes.
+
+    Open one with :meth:`open`. When all slots are taken, what was used least makes room and is erased, with a
+    receipt that says so. Any thread may use it.
+    """
+
+    mechanism = "transit"
+
+    def __init__(
+        self,
+        folder: Path,
+        encoder: Encoder,
+        codec: Idrp | None,
+        given: Mapping[str, Any],
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._encoding = LastEncoded(encoder)
+        super().__init__(folder, self._encoding, None, clock)
+        self._given_codec = codec
+        self._given = given
+        self._codec: Idrp | None = None
+        self._config: BankConfig | None = None
+        self._uses = Uses()
+
+    @classmethod
+    def open(
+        cls,
+        path: str | Path,
+        *,
+        slots: int | None = None,
+        max_error: float | None = None,
+        codec: Idrp | str | Path | None = None,
+        encoder: Encoder | Embeddings | str | Path | None = None,
+        policy: str | None = None,
+        half_life: float | None = None,
+        per: str | None = None,
+        create: bool = True,
+        clock: Callable[[], datetime] = utc_now,
+    ) -> Self:
+        """Open the bank in a folder, or make a new one there.
+
+        What is left out is as the bank has it, and for a new one the default.
+
+        Args:
+            path: The folder.
+            slots: How many slots there are; 10,000 by default.
+            max_error: How far off any number of an expanded vector may be; by default as the codec has it.
+            codec: Compresses embeddings, or its file; by default the one that trimem has for the encoder.
+            encoder: Makes the embeddings; see :func:`trimem.text.encoders.as_encoder`.
+            policy: Which slot makes room: ``"lfu_aged"`` (the default), ``"lfu"``, ``"lru"`` or ``"paper"``; see
+                :class:`trimem.store.capacity.Capacity`.
+            half_life: Slots written after which a use counts half, as many as there are by default.
+            per: Whether the ``"bank"`` has the slots together, the default, or each ``"tenant"``, the first part of a
+                namespace, for itself. Only then no tenant can tell from what goes that another writes.
+            create: Whether to make a bank where there is none.
+            clock: Tells the moment that rows are stamped with.
+
+        Raises:
+            BankNotFoundError: There is none and ``create`` is False.
+            FingerprintMismatch: The bank was made with another codec.
+            InvalidInputError: The folder is a file, or a value is out of range or another than the bank's.
+            CorruptTensorError: The codec cannot be read.
+            SchemaVersionError: The bank was written by a newer trimem.
+        """
+        given = {"slots": slots, "max_error": max_error, "policy": policy, "half_life": half_life, "per": per}
+        loaded = Idrp.load(Path(codec)) if isinstance(codec, str | Path) else codec
+        return cls._opened(path, create, lambda folder: cls(folder, as_encoder(encoder), loaded, given, clock))
+
+    def close(self) -> None:
+        self._write_uses()
+        super().close()
+
+    # What the bank is made with
+
+    @property
+    def codec(self) -> Idrp:
+        """What compresses embeddings.
+
+        Raises:
+            InvalidInputError: The bank is new, and trimem has no codec for its encoder.
+            FingerprintMismatch: The bank was made with another codec.
+            CorruptTensorError: It cannot be read.
+        """
+        with self._lock:
+            if self._codec is None:
+                self._codec = self._find_codec(self._store.bank())
+                self._store.reader.vectors = CodedVectors(self._codec)
+            return self._codec
+
+    def _find_codec(self, row: BankRow | None) -> Idrp:
+        codec = self._given_codec
+        if codec is None and row is not None and self._store.shard(CODEC) is not None:
+            config = self._stored_config(row)
+            codec = Idrp.from_tensors(config.dim, config.codec, self._store.read_shared(CODEC))
+        if codec is None:
+            codec = pretrained(self._encoder.fingerprint)
+        if codec is None:
+            raise InvalidInputError(
+                f"trimem has no codec for the encoder {self._encoder.fingerprint}: fit one to embeddings of texts like "
+                "yours with trimem.transit.train.fit, or trimem transit fit-texts, and give it as codec="
+            )
+        if row is not None:
+            check_model(self.folder, row, _name(codec), codec.fingerprint)
+        return codec
+
+    @property
+    def config(self) -> BankConfig:
+        """How this bank is made."""
+        if self._config is None and (row := self._store.bank()) is not None:
+            self._config = self._stored_config(row)
+        if self._config is not None:
+            return self._config
+        made = {name: value for name, value in self._given.items() if value is not None}
+        codec = self.codec
+        made.setdefault("max_error", codec.config.max_error)
+        return BankConfig(codec.config.to_json(), codec.dim, **{"slots": SLOTS, **made})
+
+    def _stored_config(self, row: BankRow) -> BankConfig:
+        return BankConfig.from_json(row.config)
+
+    def _check(self, row: BankRow) -> None:
+        super()._check(row)
+        check_given(self.folder, self._stored_config(row), self._given)
+        if self._given_codec is not None:
+            check_model(self.folder, row, _name(self._given_codec), self._given_codec.fingerprint)
+
+    def _made_by(self) -> tuple[str, str]:
+        return _name(self.codec), self.codec.fingerprint
+
+    # Writing
+
+    def _begin(self) -> BankRow:
+        codec = self.codec
+        row = super()._begin()
+        if self._store.shard(CODEC) is None:
+            self._store.share(self._store.tensors.stage({CODEC: codec.to_tensors()}, {}, CODEC))
+        return row
+
+    def _write(
+        self, namespace: Namespace, documents: Sequence[Document], *, compile: bool, progress: bool | None
+    ) -> dict[str, list[SlotId]]:
+        def stage(
+            pieces: Sequence[Mapping[SlotId, str]], staged: list[StagedShard], advance: Callable[[int], None]
+        ) -> None:
+            self._stage({slot: text for piece in pieces for slot, text in piece.items()}, staged)
+            advance(sum(map(len, pieces)))
+
+        self._write_uses()  # before anything makes room
+        writer = Writer(self._store, self._encoding, _whole, _words, self._drop, self.config.capacity)
+        return writer.write(namespace, documents, "compressing texts", stage if compile else None, progress)
+
+    def _stage(self, texts: Mapping[SlotId, str], staged: list[StagedShard]) -> None:
+        vectors = torch.from_numpy(self._encoding.encode_documents(list(texts.values())))
+        records = to_tensors(self.codec.compress_within(vectors, self.config.max_error))
+        tensors = dict(zip(texts, records, strict=True))
+        staged.append(self._store.tensors.stage(tensors, {"codec": self.codec.fingerprint}))
+
+    def _compile(self, slots: Sequence[SlotId], progress: bool | None) -> None:
+        self._store.forsake(slots)
+        staged: list[StagedShard] = []
+        try:
+            with track("compressing texts", len(slots), progress) as advance:
+                for some in in_batches(slots):
+                    self._stage({slot.id: slot.text for slot in self._store.slots(some)}, staged)
+                    advance(len(some))
+            self._store.set_tensors(staged)
+        finally:
+            for shard in staged:
+                shard.discard()  # nothing where it was stored
+
+    def _write_uses(self) -> None:
+        uses = self._uses.take()
+        if uses:
+            self._store.write_uses(uses, self.config.capacity.writes)
+
+    # Reading
+
+    def recall(
+        self,
+        query: str,
+        k: int = 4,
+        *,
+        namespace: str | Sequence[str],
+        where: Mapping[str, Any] | None = None,
+        by: Literal["words_and_meaning", "meaning"] = "words_and_meaning",
+        touch: bool = True,
+    ) -> list[Hit]:
+        """Return the best ``k`` slots for ``query``, best first; see :meth:`trimem.Bank.recall`.
+
+        The query's embedding is compared with what the codes stand for, every one of up to
+        :data:`trimem.store.vectors.EXACT_SLOTS`. Each hit says how far off that is expected to be.
+
+        Args:
+            query: What to look for.
+            k: How many at most.
+            namespace: Where to look, and below.
+            where: Metadata a slot must have, or how it must compare.
+            by: Words of the text and meaning at once, or meaning alone.
+            touch: Whether it counts as use of what is found.
+
+        Raises:
+            InvalidInputError: The query is empty, k is less than 1, or ``by`` is something else.
+            FingerprintMismatch: The bank was made with another encoder or codec.
+        """
+        if by not in ("words_and_meaning", "meaning"):
+            raise InvalidInputError(f'by must be "words_and_meaning" or "meaning", got {by!r}')
+        find = self._finder(query, query if by == "words_and_meaning" else "", namespace, where)
+        if self._store.bank() is not None:
+            _ = self.codec  # by which rows are read
+        hits = find(check_k(k))
+        if touch and hits and self._uses.note([hit.id for hit in hits], self._clock()) >= READS:
+            self._write_uses()
+        return [replace(hit, expected_error=error) for hit, error in zip(hits, self._errors(hits), strict=True)]
+
+    def _errors(self, hits: Sequence[Hit]) -> list[float | None]:
+        """Return how far off each hit's vector is likely to be; None where it went meanwhile."""
+        rows = self._store.reader.codes([hit.id for hit in hits])
+        if not rows:
+            return [None] * len(hits)
+        codes = torch.frombuffer(bytearray().join(rows.values()), dtype=NUMBERS[self.codec.config.numbers])
+        errors = self.codec.expected_error(codes.view(len(rows), -1))
+        bound = self.config.max_error
+        by_slot = dict(zip(rows, (errors if bound is None else errors.clamp_max(bound)).tolist(), strict=True))
+        return [by_slot.get(hit.id) for hit in hits]
+
+    def vectors(self, ids: Sequence[SlotId]) -> Tensor:
+        """Return what slots hold, expanded, within the bank's bound: (n, dim) in float32.
+
+        Args:
+            ids: Of slots, as :meth:`remember` and hits give them.
+
+        Raises:
+            SlotNotFoundError: One is not in the bank (any more).
+            CorruptTensorError: The tensors of one cannot be read.
+        """
+        wanted = list(dict.fromkeys(ids))
+        held = {slot.id for slot in self._store.slots(wanted)}
+        if gone := [slot for slot in wanted if slot not in held]:
+            raise SlotNotFoundError(f"the bank in {self.folder} does not hold (any more) the slots {gone}")
+        with self._lock:
+            if cold := [slot for slot in wanted if slot not in self._store.places(wanted)]:
+                self._compile(cold, False)
+        expanded = expand(self.codec, [self._record(slot) for slot in wanted])
+        row = {slot: i for i, slot in enumerate(wanted)}
+        return expanded[[row[slot] for slot in ids]]
+
+    def _record(self, slot: SlotId) -> dict[str, Tensor]:
+        tensors = self._store.read(slot)
+        if tensors is None:
+            raise SlotNotFoundError(f"the bank in {self.folder} does not hold slot {slot} any more")
+        return tensors
+
+    def attach(self, model: LanguageModel, *, hits: Sequence[Hit]) -> AbstractContextManager[Any]:
+        """Refuse: what transit memory holds of a text is its embedding, which no model attends to.
+
+        Raises:
+            InvalidInputError: Always.
+        """
+        raise InvalidInputError(
+            "a bank of transit memory holds texts and their embeddings, which a model cannot attend to: put hit.text "
+            "into the prompt, or remember these texts in an ExplicitBank and attach that"
+        )
+
+    def stats(self, *, namespace: str | Sequence[str] | None = None) -> BankStats:
+        """Count what is stored, in all or under one namespace; the codec counts in all only."""
+        stats = super().stats(namespace=namespace)
+        shard = None if namespace is not None else self._store.shard(CODEC)
+        return stats if shard is None else replace(stats, tensor_bytes=stats.tensor_bytes + shard.bytes)
+
+    # Upkeep
+
+    def repair(self, *, progress: bool | None = None) -> RepairReport:
+        """Make again what is damaged and can be made again; see :meth:`SlotBank.repair`.
+
+        Codes are made again from texts. Where the codec itself is damaged and neither trimem's own, it must be given
+        when the bank is opened.
+        """
+        if self._store.bank() is None:
+            return super().repair(progress=progress)
+        with self._lock:
+            _ = self.codec  # before what is damaged of it goes
+            report = super().repair(progress=progress)
+            self._begin()
+        return replace(report, problems=self.verify().problems)
+
+
+def _name(codec: Idrp) -> str:
+    return f"a transit codec of {codec.dim} to {codec.config.code_dim} numbers in {codec.config.numbers}"
+
+
+def _whole(text: str) -> list[Chunk]:
+    return [Chunk(text, 0, len(text), 1)]
+
+
+def _words(text: str) -> int:
+    return len(text.split())
