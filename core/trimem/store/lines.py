@@ -20,7 +20,7 @@ _MOST = 2**63  # what SQLite holds
 _DOCUMENT = {"namespace", "key", "content_hash", "text", "metadata", "created_at", "slots"}
 _SLOT = {
     *("id", "text", "start", "stop", "line", "tokens", "created_at"),
-    *("expires_at", "provenance", "trust", "reads", "read_at", "tensors"),
+    *("expires_at", "provenance", "trust", "reads", "read_at", "warmth", "tensors"),
 }
 _RECEIPT = {"id", "namespace", "reason", "documents", "slots", "records", "tensor_bytes", "erased_at"}
 
@@ -54,6 +54,7 @@ def document_line(row: DocumentRow, tensors: Mapping[str, str]) -> bytes:
                     "trust": slot.trust,
                     "reads": slot.reads,
                     "read_at": None if slot.read_at is None else slot.read_at.isoformat(),
+                    "warmth": slot.warmth,
                     "tensors": tensors.get(slot.slot_id),
                 }
                 for slot in row.slots
@@ -143,8 +144,8 @@ def _slot_row(data: Mapping[str, Any], namespace: Namespace) -> SlotRow:
     start, stop = _count(data["start"]), _count(data["stop"])
     if start > stop:
         raise ValueError("a slot ends before it begins")
-    trust = data["trust"]
-    if isinstance(trust, bool) or not isinstance(trust, int | float) or not math.isfinite(trust) or not 0 <= trust <= 1:
+    trust = _number(data["trust"])
+    if not 0 <= trust <= 1:
         raise ValueError("the trust of a slot is no number in [0, 1]")
     return SlotRow(
         _slot_id(data["id"]),
@@ -159,9 +160,10 @@ def _slot_row(data: Mapping[str, Any], namespace: Namespace) -> SlotRow:
         scope=scope_words(namespace),
         expires_at=_moment_or_none(data["expires_at"]),
         provenance=None if data["provenance"] is None else _string(data["provenance"]),
-        trust=float(trust),
+        trust=trust,
         reads=_count(data["reads"]),
         read_at=_moment_or_none(data["read_at"]),
+        warmth=None if data["warmth"] is None else _number(data["warmth"]),
     )
 
 
@@ -205,6 +207,12 @@ def _count(data: object) -> int:
     if isinstance(data, bool) or not isinstance(data, int) or not 0 <= data < _MOST:
         raise ValueError("a whole number of at least 0 is needed")
     return data
+
+
+def _number(data: object) -> float:
+    if isinstance(data, bool) or not isinstance(data, int | float) or not math.isfinite(data) or data < 0:
+        raise ValueError("a finite number of at least 0 is needed")
+    return float(data)
 
 
 def _moment_or_none(data: object) -> datetime | None:
