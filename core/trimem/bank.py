@@ -6,10 +6,11 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
+from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from trimem.types import BankStats, ErasureReceipt, Hit, Metadata, SlotId, StoredText, Turn
+from trimem.types import BankStats, ErasureReceipt, EvictionReport, Hit, Metadata, SlotId, StoredText, Turn
 
 if TYPE_CHECKING:
     from trimem.lm.model import LanguageModel
@@ -30,6 +31,9 @@ class Bank(ABC):
         namespace: str | Sequence[str],
         metadata: Metadata | Sequence[Metadata] | None = None,
         ids: str | Sequence[str] | None = None,
+        ttl: timedelta | None = None,
+        provenance: str | None = None,
+        trust: float | None = None,
     ) -> list[SlotId]:
         """Store texts and return the slots that hold them; the same again changes nothing.
 
@@ -40,11 +44,24 @@ class Bank(ABC):
                 from.
             ids: Keys of the texts, one each: a new text under an old key replaces it. By default the
                 text is its own key.
+            ttl: How long they are held from now on; then they are gone from every read at once, and from the disk
+                at the next opening, writing or :meth:`evict`.
+            provenance: Who or what they are from, to be shown with them.
+            trust: How far they are to be trusted, from 0 to 1.
+
+        What is not given is as it was, for texts that are stored already; new ones are held for ever, from nobody
+        knows where, and trusted fully.
         """
 
     @abstractmethod
     def recall(
-        self, query: str, k: int = 4, *, namespace: str | Sequence[str], where: Mapping[str, Any] | None = None
+        self,
+        query: str,
+        k: int = 4,
+        *,
+        namespace: str | Sequence[str],
+        where: Mapping[str, Any] | None = None,
+        min_trust: float = 0.0,
     ) -> list[Hit]:
         """Return the best ``k`` slots for ``query``, best first.
 
@@ -55,6 +72,7 @@ class Bank(ABC):
             where: Metadata a slot must have: each key the value given, or one of a list of values, or
                 within bounds, ``{"time": {"$gte": "2026-05-01", "$lt": "2026-06-01"}}``, by $gt, $gte, $lt
                 and $lte, for numbers and for times in ISO 8601. Runs before the choice of the best.
+            min_trust: The least trust of a slot, from 0 to 1; likewise.
         """
 
     @abstractmethod
@@ -65,6 +83,23 @@ class Bank(ABC):
             ids: Keys: the ids given to :meth:`remember`, or ``hit.slot.document`` of what was found.
             namespace: Where, and below.
         """
+
+    @abstractmethod
+    def refresh(self, *, namespace: str | Sequence[str], ids: str | Collection[str], ttl: timedelta | None) -> int:
+        """Let texts be held for ``ttl`` from now on; None is for ever.
+
+        Args:
+            namespace: Of exactly which they are.
+            ids: Their keys, or slots of theirs.
+            ttl: How long.
+
+        Returns:
+            How many texts there are of those; what has expired is none.
+        """
+
+    @abstractmethod
+    def evict(self) -> EvictionReport:
+        """Erase from the disk, now and for every tenant, what has expired."""
 
     @abstractmethod
     def forget(
@@ -81,6 +116,10 @@ class Bank(ABC):
             ids: Slots, or the keys of whole texts.
             where: Metadata that what is to go must have.
         """
+
+    @abstractmethod
+    def receipts(self, *, namespace: str | Sequence[str]) -> list[ErasureReceipt]:
+        """Return the receipts of what was erased in a namespace and below, oldest first."""
 
     @abstractmethod
     def attach(self, model: LanguageModel, *, hits: Sequence[Hit]) -> AbstractContextManager[Any]:
@@ -101,15 +140,35 @@ class Bank(ABC):
         namespace: str | Sequence[str],
         metadata: Metadata | Sequence[Metadata] | None = None,
         ids: str | Sequence[str] | None = None,
+        ttl: timedelta | None = None,
+        provenance: str | None = None,
+        trust: float | None = None,
     ) -> list[SlotId]:
         """:meth:`remember`, off the event loop."""
-        return await asyncio.to_thread(self.remember, texts, namespace=namespace, metadata=metadata, ids=ids)
+        terms: dict[str, Any] = {"ttl": ttl, "provenance": provenance, "trust": trust}
+        return await asyncio.to_thread(self.remember, texts, namespace=namespace, metadata=metadata, ids=ids, **terms)
 
     async def arecall(
-        self, query: str, k: int = 4, *, namespace: str | Sequence[str], where: Mapping[str, Any] | None = None
+        self,
+        query: str,
+        k: int = 4,
+        *,
+        namespace: str | Sequence[str],
+        where: Mapping[str, Any] | None = None,
+        min_trust: float = 0.0,
     ) -> list[Hit]:
         """:meth:`recall`, off the event loop."""
-        return await asyncio.to_thread(self.recall, query, k, namespace=namespace, where=where)
+        return await asyncio.to_thread(self.recall, query, k, namespace=namespace, where=where, min_trust=min_trust)
+
+    async def arefresh(
+        self, *, namespace: str | Sequence[str], ids: str | Collection[str], ttl: timedelta | None
+    ) -> int:
+        """:meth:`refresh`, off the event loop."""
+        return await asyncio.to_thread(self.refresh, namespace=namespace, ids=ids, ttl=ttl)
+
+    async def aevict(self) -> EvictionReport:
+        """:meth:`evict`, off the event loop."""
+        return await asyncio.to_thread(self.evict)
 
     async def aget(self, ids: str | Collection[str], *, namespace: str | Sequence[str]) -> list[StoredText]:
         """:meth:`get`, off the event loop."""

@@ -21,13 +21,15 @@ from rich.table import Table
 from trimem.bench.commands import bench
 from trimem.cli_moving import export, import_
 from trimem.cli_sync import sync
-from trimem.cli_upkeep import compact, repair, verify
+from trimem.cli_upkeep import compact, evict, repair, verify
 from trimem.console import (
     BankOption,
     JsonOption,
     LargestOption,
+    MinTrustOption,
     ModelOption,
     NamespaceOption,
+    duration,
     err,
     errors_said,
     out,
@@ -46,7 +48,7 @@ app = typer.Typer(
     name="trimem", help="Memory that language models can really use.", no_args_is_help=True, add_completion=False
 )
 app.add_typer(bench)
-for command in (sync, verify, repair, compact, export):
+for command in (sync, verify, repair, compact, evict, export):
     app.command()(command)
 app.command("import")(import_)
 app.add_typer(transit)
@@ -69,6 +71,9 @@ def remember(
     bank: BankOption,
     namespace: NamespaceOption,
     max_mb: LargestOption = 16,
+    ttl: Annotated[str | None, typer.Option("--ttl", help="How long to hold them, as 30d, 12h, 45m or 90s.")] = None,
+    trust: Annotated[float | None, typer.Option("--trust", help="How far to trust them, from 0 to 1.")] = None,
+    provenance: Annotated[str | None, typer.Option("--provenance", help="Who or what they are from.")] = None,
     model: ModelOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -76,6 +81,7 @@ def remember(
     from trimem.text.readers import SourceText, read_paths
 
     path = as_namespace(namespace.split("/"))
+    held = duration(ttl)
     files = list(read_paths(paths, max_bytes=int(max_mb * 1e6)))
     texts = [file for file in files if isinstance(file, SourceText)]
     unread = [file for file in files if not isinstance(file, SourceText)]
@@ -87,6 +93,9 @@ def remember(
                 namespace=path,
                 metadata=[{"source": file.source} for file in texts],
                 ids=[file.source for file in texts],
+                ttl=held,
+                provenance=provenance,
+                trust=trust,
             )
         after = opened.stats(namespace=path)
     if as_json:
@@ -120,6 +129,7 @@ def ask(
     k: Annotated[int, typer.Option("--k", "-k", help="References to read.")] = 5,
     max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", help="Longest answer, in tokens.")] = 128,
     where: WhereOption = None,
+    min_trust: MinTrustOption = 0.0,
     read: Annotated[
         str, typer.Option("--read", help="dense: all as text would be read; mixed: more of what search is sure of.")
     ] = "dense",
@@ -134,6 +144,7 @@ def ask(
             namespace=namespace.split("/"),
             k=k,
             where=_where(where),
+            min_trust=min_trust,
             max_new_tokens=max_new_tokens,
             read=read,
             stream=True,
@@ -178,11 +189,12 @@ def recall(
     namespace: NamespaceOption,
     k: Annotated[int, typer.Option("--k", "-k", help="How many at most.")] = 4,
     where: WhereOption = None,
+    min_trust: MinTrustOption = 0.0,
     as_json: JsonOption = False,
 ) -> None:
     """Find references by words and by meaning."""
     with _open(bank) as opened:
-        hits = opened.recall(query, k, namespace=namespace.split("/"), where=_where(where))
+        hits = opened.recall(query, k, namespace=namespace.split("/"), where=_where(where), min_trust=min_trust)
     if as_json:
         print_json([_hit(hit) for hit in hits])
         return
@@ -399,6 +411,9 @@ def _hit(hit: Hit) -> dict[str, Any]:
         "stop": slot.stop,
         "text": slot.text,
         "metadata": dict(slot.metadata),
+        "expires_at": None if slot.expires_at is None else slot.expires_at.isoformat(),
+        "provenance": slot.provenance,
+        "trust": slot.trust,
     }
 
 

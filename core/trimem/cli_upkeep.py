@@ -1,4 +1,4 @@
-"""The commands that look after a bank: ``trimem verify``, ``repair`` and ``compact``."""
+"""The commands that look after a bank: ``trimem verify``, ``repair``, ``compact`` and ``evict``."""
 
 from __future__ import annotations
 
@@ -66,6 +66,23 @@ def compact(bank: BankOption, as_json: JsonOption = False) -> None:
         f"{report.bytes_after / 1e6:,.1f} MB",
         highlight=False,
     )
+
+
+@errors_said
+def evict(bank: BankOption, as_json: JsonOption = False) -> None:
+    """Erase from the disk what has expired, which nobody sees any more."""
+    from trimem.explicit.bank import ExplicitBank
+
+    with ExplicitBank.open(bank, create=False) as opened:
+        erased = (*opened.evicted.receipts, *opened.evict().receipts)
+    if as_json:
+        receipts = [{**asdict(one), "erased_at": one.erased_at.isoformat()} for one in erased]
+        print_json({"slots": sum(len(one.slots) for one in erased), "receipts": receipts})
+        return
+    for receipt in erased:
+        name = escape("/".join(receipt.namespace))
+        out.print(f"{name}: {len(receipt.slots):,} slots {receipt.reason}   receipt {receipt.id}", highlight=False)
+    out.print(f"{sum(len(one.slots) for one in erased):,} slots erased", highlight=False)
 
 
 def _say(problems: Sequence[Problem]) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 import sys
 from collections.abc import Callable, Iterable
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, ParamSpec, TypeVar
 
@@ -13,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from trimem.errors import TrimemError
+from trimem.errors import InvalidInputError, TrimemError
 from trimem.types import Unreadable
 
 P = ParamSpec("P")
@@ -29,7 +31,26 @@ ModelOption = Annotated[
     str | None,
     typer.Option("--model", help="Hugging Face id, folder, GGUF file or gemma-3-270m; by default the bank's model."),
 ]
+MinTrustOption = Annotated[float, typer.Option("--min-trust", help="Only slots trusted so far, from 0 to 1.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def duration(told: str | None) -> timedelta | None:
+    """Return the time that ``30d``, ``12h``, ``45m`` or ``90s`` tells; None of None.
+
+    Raises:
+        InvalidInputError: It is none of these.
+    """
+    if told is None:
+        return None
+    found = re.fullmatch(r"(\d{1,9})([dhms])", told.strip())
+    if found is None:
+        raise InvalidInputError(f"a time is a number of days, hours, minutes or seconds, as 30d or 12h; got {told!r}")
+    names = {"d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
+    try:
+        return timedelta(**{names[found[2]]: int(found[1])})
+    except OverflowError as error:
+        raise InvalidInputError(f"{told!r} is longer than anything is held") from error
 
 
 def errors_said(command: Callable[P, R]) -> Callable[P, R]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, TypeAlias
 
 from trimem.errors import InvalidInputError, InvalidNamespaceError
@@ -18,6 +18,8 @@ Metadata: TypeAlias = Mapping[str, Any]
 Message: TypeAlias = Mapping[str, str]
 """What was said to a model or by it, as transformers has it: ``role`` is user or assistant, ``content`` the text."""
 
+
+_LONGEST = timedelta(days=100_000)  # what is added to now must be a date
 
 # calendar has them in the language of the machine, where the same turn would then be another text
 _MONTHS = (
@@ -118,6 +120,30 @@ def check_k(k: int) -> int:
     return k
 
 
+def check_ttl(ttl: timedelta | None) -> timedelta | None:
+    """Return ``ttl``, how long something is to be held; None is for ever.
+
+    Raises:
+        InvalidInputError: It is no timedelta, not longer than none, or longer than a hundred thousand days.
+    """
+    if ttl is None or (isinstance(ttl, timedelta) and timedelta(0) < ttl <= _LONGEST):
+        return ttl
+    raise InvalidInputError(
+        f"ttl is a timedelta longer than none and of at most {_LONGEST.days:,} days, or None for ever; got {ttl!r}"
+    )
+
+
+def check_trust(trust: float, what: str) -> float:
+    """Return ``trust``, how far something is to be trusted.
+
+    Raises:
+        InvalidInputError: It is no number from 0 to 1.
+    """
+    if isinstance(trust, bool) or not isinstance(trust, int | float) or not 0 <= trust <= 1:
+        raise InvalidInputError(f"{what} is a number from 0, not at all, to 1, fully; got {trust!r}")
+    return float(trust)
+
+
 @dataclass(frozen=True, slots=True)
 class Turn:
     """What somebody says in a conversation.
@@ -187,6 +213,9 @@ class Slot:
         tokens: How many tokens the bank's model makes of it.
         metadata: What was stored beside the document; ``"source"`` names where it came from.
         created_at: When it was stored, in UTC.
+        expires_at: When it will be erased; None is never.
+        provenance: Who or what it is from, in the user's words; None where nobody said.
+        trust: How far it is to be trusted, in [0, 1].
     """
 
     id: SlotId
@@ -199,6 +228,9 @@ class Slot:
     tokens: int
     metadata: Metadata = field(repr=False)
     created_at: datetime
+    expires_at: datetime | None = None
+    provenance: str | None = None
+    trust: float = 1.0
 
     @property
     def source(self) -> str:
@@ -371,7 +403,7 @@ class ErasureReceipt:
         records: How many of them had tensors.
         tensor_bytes: Bytes of those.
         erased_at: When, in UTC.
-        reason: Why; ``"forgotten"`` where somebody asked for it.
+        reason: Why: ``"forgotten"`` where somebody asked for it, ``"expired"`` where its time was over.
     """
 
     id: str
@@ -382,6 +414,22 @@ class ErasureReceipt:
     tensor_bytes: int
     erased_at: datetime
     reason: str = "forgotten"
+
+
+@dataclass(frozen=True, slots=True)
+class EvictionReport:
+    """What was erased because its time was over.
+
+    Attributes:
+        receipts: One for each namespace that lost something.
+    """
+
+    receipts: tuple[ErasureReceipt, ...]
+
+    @property
+    def slots(self) -> tuple[SlotId, ...]:
+        """The slots that are gone."""
+        return tuple(slot for receipt in self.receipts for slot in receipt.slots)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import date, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -227,6 +227,72 @@ class BankContract:
         assert left() == 0
         assert bank.recall("pump", 1, namespace="b")[0].text == PUMP
 
+    def test_what_has_expired_is_gone_from_every_read_and_then_from_the_disk(self, bank: Bank, folder: Path) -> None:
+        secret = "The secret word is xq007zz."
+        gone = bank.remember([secret, PUMP], namespace=("a", "x"), ttl=timedelta(microseconds=1))
+        (boat,) = bank.remember(BOAT, namespace="a", ttl=timedelta(days=30))
+        hits = bank.recall("secret word pump boat", 9, namespace="a")
+        assert [hit.id for hit in hits] == [boat]
+        left = hits[0].slot.expires_at
+        assert left is not None
+        assert timedelta(days=29) < left - datetime.now(UTC) <= timedelta(days=30)
+        stats = bank.stats()
+        assert (stats.documents, stats.slots, stats.compiled, dict(stats.namespaces)) == (1, 1, 1, {("a",): 1})
+        assert bank.recall("secret", namespace=("a", "x")) == []
+        report = bank.evict()
+        erased = {slot for receipt in bank.receipts(namespace="a") for slot in receipt.slots}
+        assert erased == set(gone)
+        assert {receipt.reason for receipt in bank.receipts(namespace=("a", "x"))} == {"expired"}
+        assert set(report.slots) <= erased
+        assert not [file for file in folder.rglob("*") if file.is_file() and b"xq007zz" in file.read_bytes()]
+        assert bank.evict().receipts == ()
+        assert bank.remember(secret, namespace=("a", "x"))[0] == gone[0], "it may be remembered again"
+        assert bank.recall("secret", namespace=("a", "x"))[0].slot.expires_at is None
+
+    def test_a_time_to_live_begins_anew_when_it_is_given_again(self, bank: Bank) -> None:
+        day, moment = timedelta(days=1), timedelta(microseconds=1)
+        (pump,) = bank.remember(PUMP, namespace="a", ids="pump", ttl=day)
+
+        def left() -> list[datetime | None]:
+            return [hit.slot.expires_at for hit in bank.recall("pump", 9, namespace="a")]
+
+        (first,) = left()
+        bank.remember(PUMP, namespace="a", ids="pump")
+        assert left() == [first], "what is not given stays"
+        assert bank.remember(PUMP, namespace="a", ids="pump", ttl=day) == [pump]
+        assert first is not None
+        assert (now := left()[0]) is not None
+        assert now > first
+        assert bank.refresh(namespace="a", ids=["pump", "none"], ttl=None) == 1
+        assert left() == [None]
+        assert bank.refresh(namespace="a", ids=pump, ttl=9 * day) == 1
+        assert bank.refresh(namespace="b", ids=pump, ttl=day) == 0, "another tenant's"
+        assert (later := left()[0]) is not None
+        assert later > now + 7 * day
+        bank.remember(PUMP, namespace="a", ids="pump", ttl=moment)
+        assert left() == []
+        assert bank.refresh(namespace="a", ids="pump", ttl=day) == 0, "what has expired does not come back"
+
+    def test_only_what_is_trusted_enough_is_recalled(self, bank: Bank) -> None:
+        bank.remember(PUMP, namespace="a", trust=0.2, provenance="web")
+        bank.remember(BOAT, namespace="a", trust=0.5)
+        bank.remember(CAKE, namespace="a")
+
+        def found(min_trust: float) -> set[str]:
+            return {hit.text for hit in bank.recall("the blue pump", 9, namespace="a", min_trust=min_trust)}
+
+        assert found(0) == found(0.2) == {PUMP, BOAT, CAKE}
+        assert found(0.21) == found(0.5) == {BOAT, CAKE}
+        assert found(1) == {CAKE}
+        assert [hit.text for hit in bank.recall("the blue pump", 1, namespace="a", min_trust=0.9)] == [CAKE]
+        told = {hit.text: (hit.slot.provenance, hit.slot.trust) for hit in bank.recall("pump", 9, namespace="a")}
+        assert told == {PUMP: ("web", 0.2), BOAT: (None, 0.5), CAKE: (None, 1.0)}
+        bank.remember(PUMP, namespace="a", metadata={"n": 1})
+        assert found(0.21) == {BOAT, CAKE}, "to remember it again does not make it trusted"
+        bank.remember(PUMP, namespace="a", trust=0.9, provenance="the manual")
+        (pump,) = bank.recall("pump", 1, namespace="a")
+        assert (pump.slot.trust, pump.slot.provenance, dict(pump.metadata)) == (0.9, "the manual", {"n": 1})
+
     def test_stats_count_what_is_there(self, bank: Bank) -> None:
         assert (bank.stats().documents, bank.stats().slots, bank.stats().namespaces) == (0, 0, {})
         bank.remember([PUMP, BOAT], namespace=("a", "x"))
@@ -261,6 +327,18 @@ class BankContract:
             bank.recall("pump", 0, namespace="a")
         with pytest.raises(InvalidInputError, match="query"):
             bank.recall(" ", namespace="a")
+        for ttl in (timedelta(0), timedelta(days=-1), timedelta.max, 60):
+            with pytest.raises(InvalidInputError, match="ttl is a timedelta"):
+                bank.remember(PUMP, namespace="a", ttl=ttl)  # type: ignore[arg-type]
+            with pytest.raises(InvalidInputError, match="ttl is a timedelta"):
+                bank.refresh(namespace="a", ids="pump", ttl=ttl)  # type: ignore[arg-type]
+        for trust in (-0.1, 1.1, float("nan"), True, "1"):
+            with pytest.raises(InvalidInputError, match="trust is a number"):
+                bank.remember(PUMP, namespace="a", trust=trust)  # type: ignore[arg-type]
+            with pytest.raises(InvalidInputError, match="min_trust is a number"):
+                bank.recall("pump", namespace="a", min_trust=trust)  # type: ignore[arg-type]
+        with pytest.raises(InvalidInputError, match="provenance must be"):
+            bank.remember(PUMP, namespace="a", provenance=" ")
         assert bank.stats().slots == 0
 
     def test_half_a_character_is_refused_wherever_it_comes(self, bank: Bank) -> None:

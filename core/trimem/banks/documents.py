@@ -5,17 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from datetime import datetime, timedelta
 
 from trimem.errors import InvalidInputError
-from trimem.store.metadata import Document, hash_text
+from trimem.store.rows import Document, Terms, hash_text
 from trimem.text.chunking import Chunk
-from trimem.types import Metadata, Namespace, SlotId, Turn, check_text
+from trimem.types import Metadata, Namespace, SlotId, Turn, check_text, check_trust, check_ttl
 
 
 def documents(
     texts: str | Turn | Sequence[str | Turn],
     metadata: Metadata | Sequence[Metadata] | None,
     ids: str | Sequence[str] | None,
+    terms: Terms,
 ) -> dict[str, Document]:
     """Check the arguments of remember() and return its documents by key.
 
@@ -41,7 +43,28 @@ def documents(
         {**_checked(metadata or {}), **(one.metadata if isinstance(one, Turn) else {})}
         for one, metadata in zip(said, given, strict=True)
     ]
-    return {key: Document(key, text, told) for key, text, told in zip(keys, stored, about, strict=True)}
+    return {key: Document(key, text, told, **terms) for key, text, told in zip(keys, stored, about, strict=True)}
+
+
+def terms(now: datetime, ttl: timedelta | None, provenance: str | None, trust: float | None) -> Terms:
+    """Check on what terms texts are to be held and return those that are said.
+
+    Raises:
+        InvalidInputError: One is not what it must be.
+    """
+    said: Terms = {}
+    if check_ttl(ttl) is not None:
+        said["expires_at"] = expiry(now, ttl)
+    if provenance is not None:
+        said["provenance"] = check_text(provenance, "provenance")
+    if trust is not None:
+        said["trust"] = check_trust(trust, "trust")
+    return said
+
+
+def expiry(now: datetime, ttl: timedelta | None) -> datetime | None:
+    """Return when what is held for ``ttl`` from now on has expired; None is never."""
+    return None if ttl is None else now + ttl
 
 
 def slot_id(namespace: Namespace, document: Document, chunk: Chunk) -> SlotId:

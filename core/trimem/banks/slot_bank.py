@@ -9,23 +9,24 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
-from datetime import datetime
+from contextlib import suppress
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from threading import RLock
 from typing import Any, ClassVar, Protocol, Self
 
 from trimem.bank import Bank
-from trimem.banks.documents import documents
+from trimem.banks.documents import documents, expiry, terms
 from trimem.banks.folder import DATABASE as DATABASE
 from trimem.banks.folder import bank_folder
 from trimem.banks.identity import check_config, check_encoder, check_mechanism, check_model
+from trimem.errors import BankBusyError, DiskError
 from trimem.store import integrity, upkeep
 from trimem.store.exporting import export_bank
 from trimem.store.importing import Export, check_fits, import_bank
 from trimem.store.metadata import Document, MetadataStore
 from trimem.store.schema import BankRow
-from trimem.store.scope import parse_path
 from trimem.store.search import HybridSearch
 from trimem.store.tensors import Swept
 from trimem.text.encoders import Encoder
@@ -33,6 +34,7 @@ from trimem.types import (
     BankStats,
     CompactReport,
     ErasureReceipt,
+    EvictionReport,
     ExportReport,
     Hit,
     ImportReport,
@@ -46,7 +48,12 @@ from trimem.types import (
     as_namespace,
     check_k,
     check_text,
+    check_trust,
+    check_ttl,
 )
+
+SWEEP = timedelta(minutes=1)
+"""How often writing erases what has expired: each time costs as much as to forget."""
 
 
 class Config(Protocol):
@@ -62,11 +69,12 @@ class SlotBank(Bank):
         folder: Where it lies.
         encoder: What finds slots by meaning.
         config: As it was given; None is what the bank has.
-        clock: Tells the moment that rows are stamped with.
+        clock: Tells the moment that rows are stamped with and expire by.
 
     Attributes:
         mechanism: Of which the bank is; a folder holds a bank of one.
         swept: What a crash had left and was removed when the bank was opened.
+        evicted: What had expired and was erased when the bank was opened.
     """
 
     mechanism: ClassVar[str]
@@ -74,12 +82,14 @@ class SlotBank(Bank):
     def __init__(self, folder: Path, encoder: Encoder, config: Config | None, clock: Callable[[], datetime]) -> None:
         self.folder = folder
         self.swept = Swept()
+        self.evicted = EvictionReport(())
         self._encoder = encoder
         self._given_config = config
         self._clock = clock
         self._store = MetadataStore(folder / DATABASE, clock)
         self._search = HybridSearch(self._store.reader)
         self._lock = RLock()
+        self._last_sweep: datetime | None = None
 
     @classmethod
     def _opened(cls, path: str | Path, create: bool, make: Callable[[Path], Self]) -> Self:
@@ -96,6 +106,7 @@ class SlotBank(Bank):
             bank.swept = upkeep.tend(bank._store)
             if row is not None:
                 bank._check(row)
+                bank.evicted = bank._sweep()
         except BaseException:
             bank.close()
             raise
@@ -155,6 +166,9 @@ class SlotBank(Bank):
         namespace: str | Sequence[str],
         metadata: Metadata | Sequence[Metadata] | None = None,
         ids: str | Sequence[str] | None = None,
+        ttl: timedelta | None = None,
+        provenance: str | None = None,
+        trust: float | None = None,
         compile: bool = True,
         progress: bool | None = None,
     ) -> list[SlotId]:
@@ -166,6 +180,9 @@ class SlotBank(Bank):
             namespace: Whose they are.
             metadata: Stored beside them, one for all or one each.
             ids: Keys of the texts, one each.
+            ttl: How long they are held from now on.
+            provenance: Who or what they are from.
+            trust: How far they are to be trusted, from 0 to 1.
             compile: False stores and indexes text only: a slot's tensors are then made when it is first read.
             progress: Whether to show a bar; None shows it where there is a terminal or a notebook.
 
@@ -174,22 +191,25 @@ class SlotBank(Bank):
 
         Raises:
             InvalidInputError: A text is empty, metadata is no JSON object, or the lists differ in
-                length. Nothing is stored then.
+                length, or a term is not what it must be. Nothing is stored then.
 
         What an interruption leaves undone, the same call does when it is repeated.
         """
         path = as_namespace(namespace)
-        given = documents(texts, metadata, ids)
+        said = terms(self._store.now(), ttl, provenance, trust)
+        given = documents(texts, metadata, ids, said)
         with self._lock:
             row = self._begin()
+            self._sweep()
             stored = self._store.documents(path, list(given))
             unchanged = {
                 key: document.metadata
                 for key, document in given.items()
                 if key in stored and stored[key][0] == document.content_hash
             }
-            if metadata is not None and unchanged:
-                self._store.update_metadata(path, unchanged)
+            if unchanged and (metadata is not None or said):
+                there = self._store.update(path, list(unchanged), unchanged if metadata is not None else {}, said)
+                unchanged = {key: unchanged[key] for key in there}  # others have expired this moment
             slots = {key: stored[key][1] for key in unchanged}
             new = [document for key, document in given.items() if key not in unchanged]
             if new:
@@ -230,6 +250,42 @@ class SlotBank(Bank):
             self._drop(receipt.slots)
         return receipt
 
+    def refresh(self, *, namespace: str | Sequence[str], ids: str | Collection[str], ttl: timedelta | None) -> int:
+        """Let texts be held for ``ttl`` from now on; see :meth:`trimem.Bank.refresh`.
+
+        Raises:
+            InvalidInputError: ``ttl`` is not what it must be.
+        """
+        path = as_namespace(namespace)
+        expires_at = expiry(self._store.now(), check_ttl(ttl))
+        with self._lock:
+            keys = self._store.keys(path, [ids] if isinstance(ids, str) else ids)
+            return len(self._store.update(path, keys, {}, {"expires_at": expires_at})) if keys else 0
+
+    def evict(self) -> EvictionReport:
+        """Erase what has expired; see :meth:`trimem.Bank.evict`. O(index) for the words.
+
+        Raises:
+            BankBusyError: It is gone, but somebody reads for so long that the log could not be emptied.
+        """
+        with self._lock:
+            return self._erase_expired(None)
+
+    def _sweep(self) -> EvictionReport:
+        """Erase what has expired, unless that was done a moment ago; what cannot be erased now waits, unseen."""
+        now = self._store.now()
+        if self._last_sweep is None or now - self._last_sweep >= SWEEP:
+            self._last_sweep = now
+            with suppress(BankBusyError, DiskError):
+                return self._erase_expired(0.0)
+        return EvictionReport(())
+
+    def _erase_expired(self, wait: float | None) -> EvictionReport:
+        receipts = self._store.erase_expired() if wait is None else self._store.erase_expired(wait)
+        report = EvictionReport(tuple(receipts))
+        self._drop(report.slots)
+        return report
+
     def receipts(self, *, namespace: str | Sequence[str]) -> list[ErasureReceipt]:
         """Return the receipts of what was erased in a namespace and below, oldest first."""
         return self._store.receipts(as_namespace(namespace))
@@ -237,7 +293,13 @@ class SlotBank(Bank):
     # Reading
 
     def recall(
-        self, query: str, k: int = 4, *, namespace: str | Sequence[str], where: Mapping[str, Any] | None = None
+        self,
+        query: str,
+        k: int = 4,
+        *,
+        namespace: str | Sequence[str],
+        where: Mapping[str, Any] | None = None,
+        min_trust: float = 0.0,
     ) -> list[Hit]:
         """Return the best ``k`` slots for ``query`` by words and meaning; see :meth:`trimem.Bank.recall`.
 
@@ -245,24 +307,31 @@ class SlotBank(Bank):
             InvalidInputError: The query is empty, or k is less than 1.
             FingerprintMismatch: The bank was made with another encoder.
         """
-        return self._finder(query, query, namespace, where)(check_k(k))
+        return self._finder(query, query, namespace, where, min_trust)(check_k(k))
 
     def _finder(
-        self, query: str, words: str, namespace: str | Sequence[str], where: Mapping[str, Any] | None
+        self,
+        query: str,
+        words: str,
+        namespace: str | Sequence[str],
+        where: Mapping[str, Any] | None,
+        min_trust: float = 0.0,
     ) -> Callable[[int], list[Hit]]:
         """Return what finds the best k slots: by the meaning of ``query``, and by ``words``.
 
         Raises:
-            InvalidInputError: The query is empty.
+            InvalidInputError: The query is empty, or ``min_trust`` is no number from 0 to 1.
             FingerprintMismatch: The bank was made with another encoder.
         """
         path = as_namespace(namespace)
         check_text(query, "a query")
+        least = check_trust(min_trust, "min_trust")
         row = self._store.bank()
         if row is None:
             return lambda _: []
         check_encoder(self.folder, row, self._encoder)
-        return partial(self._search, words, self._encoder.encode_query(query), namespace=path, where=where)
+        vector = self._encoder.encode_query(query)
+        return partial(self._search, words, vector, namespace=path, where=where, min_trust=least)
 
     def get(self, ids: str | Collection[str], *, namespace: str | Sequence[str]) -> list[StoredText]:
         return self._store.texts(as_namespace(namespace), [ids] if isinstance(ids, str) else ids)
@@ -351,10 +420,9 @@ class SlotBank(Bank):
             upkeep.tend(self._store)
             self._drop(lost)
             rewritten: list[SlotId] = []
-            for row in integrity.documents_to_rewrite(self._store):
-                document = Document(row.key, row.text, row.meta)
-                written = self._write(parse_path(row.namespace), [document], compile=True, progress=progress)
-                rewritten += written[row.key]
+            for namespace, document in integrity.documents_to_rewrite(self._store):
+                written = self._write(namespace, [document], compile=True, progress=progress)
+                rewritten += written[document.key]
             again = [slot.id for slot in self._store.slots(lost)]
             if again:
                 self._compile(again, progress)

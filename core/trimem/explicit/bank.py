@@ -61,6 +61,7 @@ class ExplicitBank(StoredBank):
         *,
         namespace: str | Sequence[str],
         where: Mapping[str, Any] | None = None,
+        min_trust: float = 0.0,
         history: Sequence[Message] = (),
         rerank: int = 0,
         rerank_by: Literal["likelihood", "attention"] = "likelihood",
@@ -75,6 +76,7 @@ class ExplicitBank(StoredBank):
             k: How many at most.
             namespace: Where to look, and below.
             where: Metadata a slot must have, or how it must compare.
+            min_trust: The least trust of a slot, from 0 to 1.
             history: What was said before, which is searched for, too (:mod:`trimem.text.following`).
             rerank: How many of the best are read before they are ranked (:mod:`trimem.explicit.rereading`).
                 Those that are not compiled are compiled first.
@@ -82,8 +84,8 @@ class ExplicitBank(StoredBank):
                 attention the query's tokens pay to each, which takes one forward pass for all.
 
         Raises:
-            InvalidInputError: The query is empty, k is less than 1, rerank less than 0, or ``rerank_by`` is
-                something else.
+            InvalidInputError: The query is empty, k is less than 1, rerank less than 0, or ``min_trust`` or
+                ``rerank_by`` is something else.
             FingerprintMismatch: The bank was made with another encoder, or is to be read by another model.
         """
         check_k(k)
@@ -93,7 +95,7 @@ class ExplicitBank(StoredBank):
         if rerank_by not in ("likelihood", "attention"):
             raise InvalidInputError(f'rerank_by must be "likelihood" or "attention", got {rerank_by!r}')
         words = following.words(query, history)
-        find = partial(self._finder(query, words, namespace, where), max(k, rerank))
+        find = partial(self._finder(query, words, namespace, where, min_trust), max(k, rerank))
         hits = find()
         if rerank and hits:
             hits = read_found(hits, find=find, read=lambda found: self._reread(words, found, rerank, rerank_by))
@@ -176,6 +178,7 @@ class ExplicitBank(StoredBank):
         namespace: str | Sequence[str],
         k: int = 5,
         where: Mapping[str, Any] | None = None,
+        min_trust: float = 0.0,
         history: Sequence[Message] = (),
         read: ReadConfig | str = "dense",
     ) -> Future[int]:
@@ -188,6 +191,7 @@ class ExplicitBank(StoredBank):
             namespace: Whose memory to read, and below.
             k: How many slots at most.
             where: Filter on metadata, as in :meth:`recall`.
+            min_trust: The least trust of a slot, as there.
             history: What was said before it, as in :meth:`ask`.
             read: How the slots will be read, as in :meth:`attach`.
 
@@ -197,7 +201,7 @@ class ExplicitBank(StoredBank):
         how = as_read_config(read)
 
         def load() -> int:
-            hits = self.recall(query, k, namespace=namespace, where=where, history=history)
+            hits = self.recall(query, k, namespace=namespace, where=where, min_trust=min_trust, history=history)
             self.compile(hits, progress=False)
             return len(self._records.read(self.compiler, [hit.id for hit in hits], tokens_per_hit(hits, how.density)))
 
@@ -225,6 +229,7 @@ class ExplicitBank(StoredBank):
         namespace: str | Sequence[str],
         k: int = 5,
         where: Mapping[str, Any] | None = None,
+        min_trust: float = 0.0,
         history: Sequence[Message] = (),
         system: str = "",
         max_new_tokens: int = 128,
@@ -242,6 +247,7 @@ class ExplicitBank(StoredBank):
         namespace: str | Sequence[str],
         k: int = 5,
         where: Mapping[str, Any] | None = None,
+        min_trust: float = 0.0,
         history: Sequence[Message] = (),
         system: str = "",
         max_new_tokens: int = 128,
@@ -258,6 +264,7 @@ class ExplicitBank(StoredBank):
         namespace: str | Sequence[str],
         k: int = 5,
         where: Mapping[str, Any] | None = None,
+        min_trust: float = 0.0,
         history: Sequence[Message] = (),
         system: str = "",
         max_new_tokens: int = 128,
@@ -276,6 +283,7 @@ class ExplicitBank(StoredBank):
             namespace: Whose memory to read, and below.
             k: How many slots at most.
             where: Filter on metadata, as in :meth:`recall`.
+            min_trust: The least trust of a slot, as there.
             history: What was said before, as messages of ``user`` and ``assistant``, oldest first: "she"
                 and "the other one" are understood from it, in the search and by the model.
             system: What the application tells the model: read before the first thing the user says, not searched for.
@@ -293,7 +301,7 @@ class ExplicitBank(StoredBank):
         if cold not in ("compile", "text"):
             raise InvalidInputError(f'cold must be "compile" or "text", got {cold!r}')
         how = as_read_config(read)
-        find = partial(self.recall, k=k, namespace=namespace, where=where)
+        find = partial(self.recall, k=k, namespace=namespace, where=where, min_trust=min_trust)
         answering = Answering(
             self.compiler,
             find,
@@ -323,6 +331,7 @@ class ExplicitBank(StoredBank):
         namespaces: Sequence[str | Sequence[str]],
         k: int = 5,
         where: Mapping[str, Any] | None = None,
+        min_trust: float = 0.0,
         max_new_tokens: int = 128,
         read: ReadConfig | str = "dense",
         **options: Any,
@@ -337,6 +346,7 @@ class ExplicitBank(StoredBank):
             namespaces: Whose memory each reads, one a question.
             k: How many slots at most, each.
             where: Filter on metadata, as in :meth:`recall`.
+            min_trust: The least trust of a slot, as there.
             max_new_tokens: Most tokens of each answer.
             read: How the slots are read, as in :meth:`attach`.
             options: Passed to transformers' ``generate``; greedy by default.
@@ -352,7 +362,7 @@ class ExplicitBank(StoredBank):
             )
         how = as_read_config(read)
         asked = [
-            (question, partial(self.recall, k=k, namespace=namespace, where=where))
+            (question, partial(self.recall, k=k, namespace=namespace, where=where, min_trust=min_trust))
             for question, namespace in zip(questions, namespaces, strict=True)
         ]
         batch = Batch(self.compiler, asked, partial(self._place, self.compiler, how), how)

@@ -63,8 +63,11 @@ class Compiler:
         return self.lm.tokenize(self.format.prefix)
 
     def reference(self, text: str) -> list[int]:
-        """Return the token ids of one reference, the line break after it included."""
-        return self.lm.tokenize(text + SEPARATOR)
+        """Return the token ids of one reference, the line break after it included.
+
+        It is data: no text ends the message it stands in, whatever marks of a chat template it holds.
+        """
+        return self.lm.tokenize(text + SEPARATOR, control=False)
 
     def question(self, question: str, history: Sequence[Message] = (), system: str = "") -> list[int]:
         """Return the token ids of what follows the references: what was said before the question, and it.

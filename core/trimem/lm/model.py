@@ -168,7 +168,13 @@ class LanguageModel:
         """Whether keys can be moved to other positions; False for models with absolute positions."""
         return not any(isinstance(layer.positions, AbsolutePosition) for layer in self.layers)
 
-    def tokenize(self, text: str) -> list[int]:
-        """Return the token ids of ``text`` alone, without any special tokens added around it."""
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+    def tokenize(self, text: str, *, control: bool = True) -> list[int]:
+        """Return the token ids of ``text`` alone, without any special tokens added around it.
+
+        Args:
+            text: The text.
+            control: Whether what reads like a special token is one; False takes it for the characters it is made
+                of, as befits a text that may be from anybody.
+        """
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False, split_special_tokens=not control)["input_ids"]
         return ids

@@ -12,6 +12,7 @@ from sqlalchemy import PoolProxiedConnection, delete, func, select, update
 from sqlalchemy.orm import Session
 
 from trimem.store.engine import open_engine, writing
+from trimem.store.expiry import ForwardClock, LivingSession
 from trimem.store.reader import SearchReader
 from trimem.store.schema import BankRow, ChangeRow
 from trimem.store.shards import ShardChange
@@ -31,7 +32,7 @@ class Database:
 
     Args:
         path: The SQLite file; created if it does not exist.
-        clock: Tells the moment, with its time zone.
+        clock: Tells the moment, with its time zone; while it runs back, the store's stands still.
         tensors: The files of the slots' tensors; None is ``tensors`` beside the database.
 
     Attributes:
@@ -45,10 +46,10 @@ class Database:
     def __init__(self, path: Path, clock: Callable[[], datetime] = utc_now, tensors: TensorStore | None = None) -> None:
         self.path = path
         self.tensors = tensors or TensorStore(path.parent / "tensors")
-        self._clock = clock
+        self._clock = ForwardClock(clock)
         self._engine = open_engine(path)
         self._writing = writing(self._engine)
-        self.reader = SearchReader(self._engine)
+        self.reader = SearchReader(self._engine, self.now)
 
     def close(self) -> None:
         self._engine.dispose()
@@ -57,9 +58,13 @@ class Database:
         """Return this moment, by the bank's clock."""
         return self._clock()
 
-    def session(self) -> Session:
-        """Return a session to read in; use it in a ``with`` block."""
-        return Session(self._engine)
+    def session(self, *, expired: bool = False) -> Session:
+        """Return a session to read in; use it in a ``with`` block.
+
+        Args:
+            expired: Whether it sees what has expired and is not erased yet.
+        """
+        return Session(self._engine) if expired else LivingSession(self._engine, self.now)
 
     def raw_connection(self) -> PoolProxiedConnection:
         """Return a connection outside any transaction; close it."""

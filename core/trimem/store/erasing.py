@@ -67,6 +67,29 @@ class ErasableStore(ReadableStore):
         self.finish_erasures()
         return receipt
 
+    def erase_expired(self, wait: float = BUSY_SECONDS) -> list[ErasureReceipt]:
+        """Erase what has expired, as :meth:`delete` does; nothing is written where nothing has.
+
+        Args:
+            wait: See :meth:`finish_erasures`.
+
+        Returns:
+            A receipt for each namespace, with the reason ``"expired"``.
+        """
+        expired = select(SlotRow.namespace, SlotRow.slot_id).where(SlotRow.expires_at <= self.now())
+        with self.session(expired=True) as session:
+            if session.execute(expired.limit(1)).first() is None:
+                return []
+        doomed: dict[str, list[SlotId]] = {}
+        with self.changing() as (session, change):
+            for path, slot in session.execute(expired.order_by(SlotRow.namespace, SlotRow.id)):
+                doomed.setdefault(path, []).append(slot)
+            receipts = [
+                self._erase(session, change, parse_path(path), slots, "expired") for path, slots in doomed.items()
+            ]
+        self.finish_erasures(wait)
+        return receipts
+
     def _erase(
         self, session: Session, change: ShardChange, namespace: Namespace, doomed: Sequence[SlotId], reason: str
     ) -> ErasureReceipt:
@@ -123,13 +146,13 @@ class ErasableStore(ReadableStore):
                 time.sleep(random.uniform(0.005, 0.05))  # noqa: S311 - others empty it at the same time
 
     def _unfinished(self) -> set[str]:
-        with Session(self._engine) as session:
+        with self.session() as session:
             return set(session.scalars(select(ErasureRow.id).where(~ErasureRow.finished)))
 
     def receipts(self, namespace: Namespace) -> list[ErasureReceipt]:
         """Return the receipts of erasures in a namespace and below, oldest first."""
         rows = select(ErasureRow).where(under(ErasureRow.namespace, namespace)).order_by(ErasureRow.erased_at)
-        with Session(self._engine) as session:
+        with self.session() as session:
             return [_receipt(row) for row in session.scalars(rows)]
 
 

@@ -14,8 +14,10 @@ from sqlalchemy.orm import Session, joinedload, undefer
 
 from trimem.errors import CorruptDatabaseError
 from trimem.store.metadata import MetadataStore
+from trimem.store.rows import Document, Terms
 from trimem.store.schema import SEARCH_TABLE, BankRow, DocumentRow, ShardRow, SlotRow
-from trimem.types import IntegrityReport, Problem, SlotId
+from trimem.store.scope import parse_path
+from trimem.types import IntegrityReport, Namespace, Problem, SlotId
 
 _AT_ONCE = 1024  # rows read in one go
 
@@ -26,7 +28,7 @@ def verify(store: MetadataStore) -> IntegrityReport:
     It may be used meanwhile: what others change is not taken for damage.
     """
     try:
-        with store.session() as session:
+        with store.session(expired=True) as session:
             problems = [*_database(store, session), *_rows(store, session)]
             documents = session.scalars(select(func.count()).select_from(DocumentRow)).one()
             slots = session.scalars(select(func.count()).select_from(SlotRow)).one()
@@ -44,7 +46,7 @@ def repair_shards(store: MetadataStore) -> list[SlotId]:
 
     O(bytes of the tensors). The tensors can be made again from the slots' texts.
     """
-    with store.session() as session:
+    with store.session(expired=True) as session:
         shards = session.scalars(select(ShardRow.name)).all()
     lost: list[SlotId] = []
     for name in shards:
@@ -61,13 +63,29 @@ def repair_indexes(store: MetadataStore) -> None:
         session.execute(text(f"INSERT INTO {SEARCH_TABLE}({SEARCH_TABLE}) VALUES ('rebuild')"))  # noqa: S608
 
 
-def documents_to_rewrite(store: MetadataStore) -> list[DocumentRow]:
-    """Return the documents that are whole but have slots that are not."""
-    with store.session() as session:
+def documents_to_rewrite(store: MetadataStore) -> list[tuple[Namespace, Document]]:
+    """Return the documents that are whole but have slots that are not, each with its namespace."""
+    with store.session(expired=True) as session:
         found = {slot.document_id: slot.document for slot in _damaged_slots(session)}
-        whole = [row for row in found.values() if row.checksum == row.digest()]
-        session.expunge_all()
-    return whole
+        return [
+            (parse_path(row.namespace), Document(row.key, row.text, row.meta, **_terms_of(row)))
+            for row in found.values()
+            if row.checksum == row.digest()
+        ]
+
+
+def _terms_of(document: DocumentRow) -> Terms:
+    """Return on what terms a document is held: what its slots agree on, those that are whole before those that are not.
+
+    Where they do not agree, the shortest time and the least trust.
+    """
+    whole = [slot for slot in document.slots if slot.checksum == slot.digest()] or document.slots
+    expiries = [slot.expires_at for slot in whole if slot.expires_at is not None]
+    return {
+        "expires_at": min(expiries, default=None),
+        "provenance": next((slot.provenance for slot in whole if slot.provenance is not None), None),
+        "trust": min(max(min((slot.trust for slot in whole), default=1.0), 0.0), 1.0),
+    }
 
 
 def _database(store: MetadataStore, session: Session) -> Iterator[Problem]:
@@ -113,7 +131,7 @@ def _shard(store: MetadataStore, name: str) -> Iterator[Problem]:
     if row is None:
         return  # others removed it meanwhile
     what = store.tensors.damage(name, row.checksum)
-    with store.session() as session:
+    with store.session(expired=True) as session:
         statement = select(SlotRow.slot_id, SlotRow.tensor_checksum).where(SlotRow.shard_id == row.id)
         records = {slot: checksum for slot, checksum in session.execute(statement)}  # noqa: C416 - rows are no pairs
     whole = store.tensors.read_many(name, records)

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, selectinload
 
 from trimem.store.capacity import Capacity, Use, overflow, write_uses
 from trimem.store.database import touch, utc_now
 from trimem.store.erasing import ErasableStore
 from trimem.store.reader import in_batches
-from trimem.store.rows import Document, NewSlot, hash_text
+from trimem.store.rows import Document, NewSlot, Terms, hash_text
 from trimem.store.schema import DocumentRow, ShardRow, SlotRow
 from trimem.store.scope import format_path, parse_path, scope_words
 from trimem.store.tensors import StagedShard
@@ -77,6 +77,9 @@ class MetadataStore(ErasableStore):
                         self.reader.vectors.pack(slot.vector),
                         now,
                         scope=scope_words(namespace),
+                        expires_at=document.expires_at,
+                        provenance=document.provenance,
+                        trust=document.trust,
                         sentences=None
                         if slot.sentences is None
                         else self.reader.vectors.pack(slot.sentences, sentences=True),
@@ -100,19 +103,43 @@ class MetadataStore(ErasableStore):
             self.finish_erasures()
         return [slot_id for slot_id in replaced if slot_id not in kept]
 
-    def update_metadata(self, namespace: Namespace, metadata: Mapping[str, Metadata]) -> None:
-        """Replace the metadata of documents of exactly this namespace, by their keys."""
+    def update(
+        self, namespace: Namespace, keys: Collection[str], metadata: Mapping[str, Metadata], terms: Terms
+    ) -> list[str]:
+        """Replace what stands beside the texts of documents, and leave what is not given as it was.
+
+        Args:
+            namespace: Of exactly which they are.
+            keys: Of the documents; those that do not exist, or have expired, do not matter.
+            metadata: By key.
+            terms: Of all of them.
+
+        Returns:
+            The keys of those that exist.
+        """
+        found: list[str] = []
+        living = (SlotRow.expires_at > self.now()).is_not(False)
         with self.changing() as (session, _):
-            for some in in_batches(metadata):
+            for some in in_batches(keys):
                 rows = session.scalars(
-                    select(DocumentRow).where(
-                        DocumentRow.namespace == format_path(namespace), DocumentRow.key.in_(some)
-                    )
+                    select(DocumentRow)
+                    .where(DocumentRow.namespace == format_path(namespace), DocumentRow.key.in_(some))
+                    .where(DocumentRow.slots.any(living))
+                    .options(selectinload(DocumentRow.slots).undefer(SlotRow.vector).undefer(SlotRow.sentences))
                 )
                 for row in rows:
-                    row.meta = dict(metadata[row.key])
-                    row.checksum = row.digest()
+                    found.append(row.key)
+                    if row.key in metadata:
+                        row.meta = dict(metadata[row.key])
+                        row.checksum = row.digest()
+                    for slot in row.slots if terms else ():
+                        for name, value in terms.items():
+                            setattr(slot, name, value)
+                        slot.checksum = slot.digest()
+                session.flush()
+                session.expunge_all()
             touch(session)
+        return found
 
     def write_uses(self, uses: Mapping[SlotId, Use], half_life: float) -> None:
         """Add uses to slots' rows; see :func:`trimem.store.capacity.write_uses`."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import TypeVar
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from sqlalchemy import Engine, Select, func, select
 from sqlalchemy.orm import Session, aliased, contains_eager, load_only
 
+from trimem.store.expiry import LivingSession
 from trimem.store.schema import ChangeRow, DocumentRow, SlotRow
 from trimem.store.scope import Where, in_scope, parse_path
 from trimem.store.vector_codec import RowVectors, WholeVectors
@@ -21,6 +23,7 @@ T = TypeVar("T")
 _IN_MANY = 500  # ids in one IN (...), well under SQLite's limit of variables
 _VECTOR = (SlotRow.id, SlotRow.namespace, SlotRow.document_id, SlotRow.vector)
 _OTHER = aliased(SlotRow)
+_slots = SlotRow.__table__
 _CANDIDATE = (
     SlotRow.id,
     SlotRow.slot_id,
@@ -78,18 +81,20 @@ class SearchReader:
 
     Args:
         engine: Of the database.
+        clock: Tells the moment.
 
     Attributes:
         vectors: How rows hold them.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, clock: Callable[[], datetime]) -> None:
         self._engine = engine
+        self._clock = clock
         self.vectors: RowVectors = WholeVectors()
 
     def session(self) -> Session:
         """Return a session to read in; use it in a ``with`` block."""
-        return Session(self._engine)
+        return LivingSession(self._engine, self._clock)
 
     def newest_change(self, session: Session) -> int:
         """Return the number of the last slot that came or went, by whichever process; 0 if none did."""
@@ -109,10 +114,21 @@ class SearchReader:
         """Return the vectors of those of at most some thousand slots that exist; None where none does."""
         return self._vectors(session, select(*_VECTOR).where(SlotRow.id.in_(rows)).order_by(SlotRow.id))
 
-    def rows(self, session: Session, namespace: Namespace, where: Where) -> NDArray[np.int64]:
+    def rows(
+        self, session: Session, namespace: Namespace, where: Where | None, min_trust: float = 0.0
+    ) -> NDArray[np.int64]:
         """Return the row ids of all slots in scope. Costs O(slots of the namespace)."""
-        statement = select(SlotRow.id).join(SlotRow.document).where(*in_scope(namespace, where))
-        return np.fromiter(session.scalars(statement), np.int64)
+        statement = select(SlotRow.id).where(*in_scope(namespace, where, min_trust))
+        found = session.scalars(statement.join(SlotRow.document) if where else statement)
+        return np.fromiter(found, np.int64)
+
+    def expired(self, session: Session) -> NDArray[np.int64] | None:
+        """Return the row ids of slots that have expired and are not erased yet; None where there are none."""
+        session.connection()  # begins the transaction
+        if not isinstance(session, LivingSession) or not session.hiding:
+            return None
+        rows = select(_slots.c.id).where(_slots.c.expires_at <= session.now)
+        return np.fromiter(session.connection().scalars(rows), np.int64)
 
     def documents(self, session: Session, rows: Collection[int], namespace: Namespace) -> dict[int, str]:
         """Return the keys of the documents of those slots that are in scope."""
@@ -127,12 +143,17 @@ class SearchReader:
         }
 
     def candidates(
-        self, session: Session, rows: Collection[int], namespace: Namespace, where: Where | None
+        self,
+        session: Session,
+        rows: Collection[int],
+        namespace: Namespace,
+        where: Where | None,
+        min_trust: float = 0.0,
     ) -> list[Candidate]:
         """Return those of the slots that are in scope."""
         found = []
         for some in in_batches(rows):
-            statement = select(*_CANDIDATE).where(SlotRow.id.in_(some), *in_scope(namespace, where))
+            statement = select(*_CANDIDATE).where(SlotRow.id.in_(some), *in_scope(namespace, where, min_trust))
             told = session.execute(statement.join(SlotRow.document) if where else statement).all()
             if not told:
                 continue
@@ -187,4 +208,7 @@ def _slot(row: SlotRow) -> Slot:
         row.tokens,
         row.document.meta,
         row.created_at,
+        row.expires_at,
+        row.provenance,
+        row.trust,
     )

@@ -6,7 +6,6 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from sqlalchemy import func, select
-from sqlalchemy.orm import Session
 from torch import Tensor
 
 from trimem.errors import CorruptTensorError
@@ -25,7 +24,7 @@ class ReadableStore(Database):
         """Count what is stored, in all or under one namespace."""
         scope = [] if namespace is None else [under(SlotRow.namespace, namespace)]
         documents = [] if namespace is None else [under(DocumentRow.namespace, namespace)]
-        with Session(self._engine) as session:
+        with self.session() as session:
             slots, compiled, tokens, tensor_bytes = session.execute(
                 select(
                     func.count(),
@@ -50,7 +49,7 @@ class ReadableStore(Database):
     def documents(self, namespace: Namespace, keys: Collection[str]) -> dict[str, tuple[str, list[SlotId]]]:
         """Return content hash and slot ids of those documents, of exactly this namespace, that exist."""
         found: dict[str, tuple[str, list[SlotId]]] = {}
-        with Session(self._engine) as session:
+        with self.session() as session:
             for some in in_batches(keys):
                 rows = session.execute(
                     select(DocumentRow.key, DocumentRow.content_hash, SlotRow.slot_id)
@@ -67,7 +66,7 @@ class ReadableStore(Database):
     def texts(self, namespace: Namespace, keys: Collection[str]) -> list[StoredText]:
         """Return those documents, of this namespace and below, that exist, in the order of their keys."""
         found: dict[str, list[StoredText]] = {}
-        with Session(self._engine) as session:
+        with self.session() as session:
             for some in in_batches(keys):
                 rows = session.execute(
                     select(DocumentRow.key, DocumentRow.namespace, DocumentRow.text, DocumentRow.meta)
@@ -78,10 +77,20 @@ class ReadableStore(Database):
                     found.setdefault(key, []).append(StoredText(key, parse_path(path), told, meta))
         return [each for key in keys for each in found.get(key, ())]
 
+    def keys(self, namespace: Namespace, ids: Collection[str]) -> list[str]:
+        """Return the keys of documents of exactly this namespace, by their keys or by slots of theirs."""
+        found: set[str] = set()
+        with self.session() as session:
+            for some in in_batches(ids):
+                statement = select(DocumentRow.key).where(DocumentRow.namespace == format_path(namespace))
+                found.update(session.scalars(statement.where(DocumentRow.key.in_(some))))
+                found.update(session.scalars(statement.join(DocumentRow.slots).where(SlotRow.slot_id.in_(some))))
+        return sorted(found)
+
     def documents_under(self, namespace: Namespace, prefix: str) -> dict[str, tuple[str, Metadata]]:
         """Return content hash and metadata of the documents, of exactly this namespace, whose keys begin so."""
         after = prefix[:-1] + chr(ord(prefix[-1]) + 1)
-        with Session(self._engine) as session:
+        with self.session() as session:
             rows = session.execute(
                 select(DocumentRow.key, DocumentRow.content_hash, DocumentRow.meta)
                 .where(DocumentRow.namespace == format_path(namespace))
@@ -97,7 +106,7 @@ class ReadableStore(Database):
     def whole(self, ids: Sequence[SlotId]) -> list[dict[SlotId, str]]:
         """Return the texts of all slots of the documents that these slots are of, by document and in order."""
         found: dict[int, dict[SlotId, str]] = {}
-        with Session(self._engine) as session:
+        with self.session() as session:
             for some in in_batches(ids):
                 of = select(SlotRow.document_id).where(SlotRow.slot_id.in_(some))
                 rows = session.execute(
@@ -112,7 +121,7 @@ class ReadableStore(Database):
     def places(self, ids: Iterable[SlotId]) -> dict[SlotId, Place]:
         """Return where the tensors of those slots lie that have any."""
         found: dict[SlotId, Place] = {}
-        with Session(self._engine) as session:
+        with self.session() as session:
             for some in in_batches(ids):
                 rows = session.execute(
                     select(SlotRow.slot_id, ShardRow.name, SlotRow.tensor_checksum)
@@ -148,7 +157,7 @@ class ReadableStore(Database):
 
     def shard_names(self) -> set[str]:
         """Return the names of all shards."""
-        with Session(self._engine) as session:
+        with self.session() as session:
             return set(session.scalars(select(ShardRow.name)))
 
     def strays(self) -> list[Path]:
@@ -160,7 +169,7 @@ class ReadableStore(Database):
 
     def shard(self, name: str) -> ShardRow | None:
         """Return the row of a shard."""
-        with Session(self._engine, expire_on_commit=False) as session:
+        with self.session() as session:
             return session.scalars(select(ShardRow).where(ShardRow.name == name)).one_or_none()
 
     def read_shared(self, name: str) -> dict[str, Tensor]:
@@ -175,5 +184,5 @@ class ReadableStore(Database):
     def ids(self, namespace: Namespace, where: Where | None) -> list[SlotId]:
         """Return the ids of all slots in scope, oldest first."""
         statement = select(SlotRow.slot_id).join(SlotRow.document).where(*in_scope(namespace, where))
-        with Session(self._engine) as session:
+        with self.session() as session:
             return list(session.scalars(statement.order_by(SlotRow.id)))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cached_property
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,16 +22,30 @@ class Document:
         key: Unique in its namespace.
         text: The text.
         metadata: What is stored beside it; what JSON can hold.
+        expires_at: When it is to be erased; None is never.
+        provenance: Who or what it is from; None where nobody said.
+        trust: How far it is to be trusted, in [0, 1].
     """
 
     key: str
     text: str = field(repr=False)
     metadata: Metadata = field(repr=False)
+    expires_at: datetime | None = None
+    provenance: str | None = None
+    trust: float = 1.0
 
     @cached_property
     def content_hash(self) -> str:
         """SHA-256 of the text."""
         return hash_text(self.text)
+
+
+class Terms(TypedDict, total=False):
+    """On what terms a document is held, as far as they are said; see :class:`Document`."""
+
+    expires_at: datetime | None
+    provenance: str | None
+    trust: float
 
 
 @dataclass(frozen=True, slots=True)

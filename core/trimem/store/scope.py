@@ -35,9 +35,14 @@ MOMENT = "trimem_moment"
 """What :func:`moment` is called in SQL."""
 
 
-def in_scope(namespace: Namespace, where: Where | None) -> list[ColumnElement[bool]]:
-    """Return the conditions that hold slots (joined with their document) to a namespace and a filter."""
+def in_scope(namespace: Namespace, where: Where | None, min_trust: float = 0.0) -> list[ColumnElement[bool]]:
+    """Return the conditions that hold slots to a namespace, a filter and a least trust.
+
+    Slots must be joined with their document where there is a filter.
+    """
     conditions = [under(SlotRow.namespace, namespace)]
+    if min_trust > 0:
+        conditions.append(SlotRow.trust >= min_trust)
     for key, value in (where or {}).items():
         if not isinstance(key, str) or not key or '"' in key:
             raise InvalidInputError(f"a filter names metadata keys without quotation marks, got {key!r}")

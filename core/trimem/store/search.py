@@ -58,7 +58,13 @@ class HybridSearch:
         self._vectors.catch_up()
 
     def __call__(
-        self, query: str, vector: NDArray[np.float32], k: int, namespace: Namespace, where: Where | None
+        self,
+        query: str,
+        vector: NDArray[np.float32],
+        k: int,
+        namespace: Namespace,
+        where: Where | None,
+        min_trust: float = 0.0,
     ) -> list[Hit]:
         """Return the best ``k`` slots in scope, best first.
 
@@ -69,6 +75,7 @@ class HybridSearch:
             namespace: Where to look, and below.
             where: Filter on metadata; it runs before the choice of the best, at a cost of
                 O(slots of the namespace).
+            min_trust: The least trust of what is found; likewise.
 
         Raises:
             FingerprintMismatch: The vector is of another dimension than the bank's.
@@ -80,9 +87,9 @@ class HybridSearch:
                 break
             with self._reader.session() as session:
                 moment = self._reader.newest_change(session)
-                rows = self._candidates(session, held, terms, vector, max(CANDIDATES, k), namespace, where)
+                rows = self._candidates(session, held, terms, vector, max(CANDIDATES, k), namespace, where, min_trust)
                 if not left or self._vectors.in_step(held, moment):
-                    candidates = self._reader.candidates(session, rows, namespace, where)
+                    candidates = self._reader.candidates(session, rows, namespace, where, min_trust)
                     counts = self._words.counts(session, terms, len(held))
                     asked = QueryWords({word: rarity(count, len(held)) for word, count in counts.items()})
                     return self._best(session, asked, vector, candidates, k)
@@ -97,12 +104,16 @@ class HybridSearch:
         most: int,
         namespace: Namespace,
         where: Where | None,
+        min_trust: float,
     ) -> set[int]:
         """Return the rows that words and vectors find, ``most`` of each."""
         path = format_path(namespace)
-        allowed = self._reader.rows(session, namespace, where) if where else None
-        near = held.nearest(vector, most, path, allowed)
-        said = self._words.best(session, terms, namespace, where, most, slots=len(held), inside=held.count(path))
+        allowed = self._reader.rows(session, namespace, where, min_trust) if where or min_trust > 0 else None
+        expired = self._reader.expired(session) if allowed is None else None
+        near = held.nearest(vector, most, path, allowed, expired)
+        said = self._words.best(
+            session, terms, namespace, where, most, slots=len(held), inside=held.count(path), min_trust=min_trust
+        )
         return {*near.tolist(), *(row for row, _ in said)}
 
     def _best(

@@ -66,7 +66,7 @@ def _adopt(store: MetadataStore) -> None:
     """Take the files of a bank that had one a record into shards; what cannot be read is compiled again."""
     waiting = (SlotRow.shard_id.is_(None), SlotRow.tensor_bytes.is_not(None))
     while True:
-        with store.session() as session:
+        with store.session(expired=True) as session:
             slots = list(session.scalars(select(SlotRow.slot_id).where(*waiting).order_by(SlotRow.id).limit(_GROUP)))
         if not slots:
             break

@@ -201,7 +201,7 @@ class SlotVectors:
         with self._lock:
             self._remove(ids)
 
-    def nearest(self, vector: Floats, k: int, path: str, allowed: Ids | None) -> Ids:
+    def nearest(self, vector: Floats, k: int, path: str, allowed: Ids | None, without: Ids | None = None) -> Ids:
         """Return the ids of the ``k`` slots nearest to a vector, nearest first.
 
         Args:
@@ -209,13 +209,14 @@ class SlotVectors:
             k: How many at most.
             path: Where to look, and below: the namespace as it is stored.
             allowed: Which ids may be returned; None is all.
+            without: Which may not.
 
         Raises:
             FingerprintMismatch: The vector is of another dimension.
         """
         self.check(len(vector))
         with self._lock:
-            mask = self._mask(path, allowed)
+            mask = self._mask(path, allowed, without)
             found: Ids = self._ids[self._rows.nearest(vector, k, mask)]
             return found
 
@@ -231,7 +232,7 @@ class SlotVectors:
         """Return the namespaces that are this one or lie below it."""
         return self._paths[bisect_left(self._paths, path) : bisect_left(self._paths, f"{path[:-1]}0")]
 
-    def _mask(self, path: str, allowed: Ids | None) -> Mask | None:
+    def _mask(self, path: str, allowed: Ids | None, without: Ids | None) -> Mask | None:
         """Return which rows lie under a path and are allowed; None if all do and are."""
         inside = self._inside(path)
         mask: Mask | None = None
@@ -240,12 +241,18 @@ class SlotVectors:
             under[[self._codes[each] for each in inside]] = True
             mask = under[self._code_of[: self._count]]
         if allowed is not None:
-            known = allowed[allowed < len(self._row_of)]
-            rows = self._row_of[known]
             chosen = np.zeros(self._count, np.bool_)
-            chosen[rows[rows >= 0]] = True
+            chosen[self._rows_of(allowed)] = True
             mask = chosen if mask is None else mask & chosen
+        if without is not None:
+            mask = np.ones(self._count, np.bool_) if mask is None else mask
+            mask[self._rows_of(without)] = False
         return mask
+
+    def _rows_of(self, ids: Ids) -> NDArray[np.int32]:
+        """Return the rows of those ids that are there."""
+        rows = self._row_of[ids[ids < len(self._row_of)]]
+        return rows[rows >= 0]
 
     def _remove(self, ids: Sequence[int]) -> None:
         for slot in ids:

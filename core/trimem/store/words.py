@@ -73,6 +73,7 @@ class WordSearch:
         *,
         slots: int,
         inside: int,
+        min_trust: float = 0.0,
     ) -> list[tuple[int, float]]:
         """Return row ids and BM25 of slots in scope that share words with a query, best first.
 
@@ -87,6 +88,7 @@ class WordSearch:
             limit: How many at most.
             slots: About how many slots the bank has.
             inside: About how many of them lie in the namespace.
+            min_trust: The least trust of a slot.
         """
         counts = {word: count for word, count in self.counts(session, terms, slots).items() if count}
         rarest = sorted(counts, key=lambda word: counts[word])
@@ -103,7 +105,7 @@ class WordSearch:
             taken = now
             found = [
                 (row, -float(rank))
-                for row, rank in session.execute(_statement(rarest[:taken], namespace, where, limit, share))
+                for row, rank in session.execute(_statement(rarest[:taken], namespace, where, limit, share, min_trust))
             ]
             if len(found) >= limit:
                 break
@@ -160,7 +162,7 @@ def rarity(count: int, slots: int) -> float:
 
 
 def _statement(
-    terms: Sequence[str], namespace: Namespace, where: Where | None, limit: int, share: float
+    terms: Sequence[str], namespace: Namespace, where: Where | None, limit: int, share: float, min_trust: float
 ) -> Select[int, float]:
     match = _either(terms)
     if share < 0.5:
@@ -168,7 +170,7 @@ def _statement(
     statement = (
         select(SlotRow.id, _INDEX.c.rank)
         .join(_INDEX, _INDEX.c.rowid == SlotRow.id)
-        .where(_match(match), *in_scope(namespace, where))
+        .where(_match(match), *in_scope(namespace, where, min_trust))
         .order_by(_INDEX.c.rank)
         .limit(limit)
     )

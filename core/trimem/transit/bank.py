@@ -228,6 +228,7 @@ class TransitBank(SlotBank):
         *,
         namespace: str | Sequence[str],
         where: Mapping[str, Any] | None = None,
+        min_trust: float = 0.0,
         by: Literal["words_and_meaning", "meaning"] = "words_and_meaning",
         touch: bool = True,
     ) -> list[Hit]:
@@ -241,6 +242,7 @@ class TransitBank(SlotBank):
             k: How many at most.
             namespace: Where to look, and below.
             where: Metadata a slot must have, or how it must compare.
+            min_trust: How far a slot must be trusted at least, in [0, 1].
             by: Words of the text and meaning at once, or meaning alone.
             touch: Whether it counts as use of what is found.
 
@@ -250,7 +252,7 @@ class TransitBank(SlotBank):
         """
         if by not in ("words_and_meaning", "meaning"):
             raise InvalidInputError(f'by must be "words_and_meaning" or "meaning", got {by!r}')
-        find = self._finder(query, query if by == "words_and_meaning" else "", namespace, where)
+        find = self._finder(query, query if by == "words_and_meaning" else "", namespace, where, min_trust)
         if self._store.bank() is not None:
             _ = self.codec  # by which rows are read
         hits = find(check_k(k))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -438,3 +439,26 @@ def test_bench_recall_writes_its_contract(tmp_path: Path, model: str) -> None:
     assert "rrf" not in few
     assert "systems are" in trimem("bench", "recall", *arguments, "--system", "magic", code=1).stderr
     assert "at least 1" in trimem("bench", "recall", *arguments, "--n", "0", code=1).stderr
+
+
+def test_what_is_remembered_for_a_time_and_trusted_so_far(docs: Path, bank: str, model: str) -> None:
+    terms = ("--ttl", "30d", "--trust", "0.5", "--provenance", "the web")
+    trimem("remember", str(docs), *here(bank), "--model", model, *terms)
+    (hit, _) = json_of("recall", "pump", *here(bank))
+    assert (hit["trust"], hit["provenance"], hit["expires_at"] is None) == (0.5, "the web", False)
+    assert len(json_of("recall", "pump", *here(bank), "--min-trust", "0.5")) == 2
+    assert json_of("recall", "pump", *here(bank), "--min-trust", "0.6") == []
+    assert json_of("ask", "pump?", *here(bank), "--min-trust", "0.6", "--max-new-tokens", "1")["hits"] == []
+    assert json_of("evict", "--bank", bank) == {"slots": 0, "receipts": []}
+    with ExplicitBank.open(bank) as opened:
+        opened.refresh(namespace=("acme", "hr"), ids=hit["id"], ttl=timedelta(microseconds=1))
+    assert len(json_of("recall", "pump", *here(bank))) == 1
+    assert "0 slots erased" in trimem("evict", "--bank", bank).stdout, "opening the bank for recall erased it"
+    with ExplicitBank.open(bank) as opened:
+        assert [one.reason for one in opened.receipts(namespace="acme")] == ["expired"]
+        (left,) = opened.recall("boat", 9, namespace="acme")
+        opened.refresh(namespace=("acme", "hr"), ids=left.id, ttl=timedelta(microseconds=1))
+    assert "acme/hr: 1 slots expired" in trimem("evict", "--bank", bank).stdout
+    for wrong in ("30", "x", "1w", "-1d", "999999999d"):
+        said = trimem("remember", str(docs), *here(bank), "--ttl", wrong, code=1).stderr
+        assert "InvalidInputError" in said

@@ -84,7 +84,7 @@ def test_every_write_grows_the_revision(store: MetadataStore) -> None:
     seen = [store.revision()]
     store.put(("a",), [document("d", "one")])
     seen.append(store.revision())
-    store.update_metadata(("a",), {"d": {"x": 1}})
+    store.update(("a",), ["d"], {"d": {"x": 1}}, {})
     seen.append(store.revision())
     store.delete(("a",), None, None)
     seen.append(store.revision())

@@ -36,7 +36,7 @@ from trimem.store.schema import BankRow, DocumentRow, ErasureRow, ShardRow, Slot
 from trimem.types import ImportReport
 
 A, B = ("a",), ("a", "b")
-MOMENT = datetime(2026, 5, 6, 7, 8, 9, 123456, tzinfo=UTC)
+MOMENT = datetime(2999, 5, 6, 7, 8, 9, 123456, tzinfo=UTC)
 
 Edit = Callable[[dict[str, bytes]], None]
 
@@ -230,7 +230,7 @@ def test_what_differs_is_replaced_and_the_rest_is_left_alone(store: MetadataStor
     before = rows(store), tensors(store)
     put(store, "d1", 99, B)
     put(store, "new", 100, B)
-    store.update_metadata(B, {"d3": {"other": 1}})
+    store.update(B, ["d3"], {"d3": {"other": 1}}, {})
     store.delete(A, ["d5"], None)
     report = taken_in(file, tmp_path / "bank")
     assert (report.added, report.replaced, report.unchanged) == (1, 2, 3)
