@@ -42,6 +42,7 @@ from trimem.types import (
     Hit,
     ImportReport,
     IntegrityReport,
+    Item,
     Problem,
     RepairReport,
     Slot,
@@ -54,6 +55,7 @@ from trimem.types import (
 
 if TYPE_CHECKING:
     from trimem.bank import Bank
+    from trimem.banks.items import Items, NewItem
     from trimem.explicit.bank import ExplicitBank
     from trimem.explicit.config import ExplicitConfig
     from trimem.explicit.read_config import ReadConfig
@@ -68,7 +70,9 @@ _LAZY = {
     "Encoder": "trimem.text.encoders",
     "ExplicitBank": "trimem.explicit.bank",
     "ExplicitConfig": "trimem.explicit.config",
+    "Items": "trimem.banks.items",
     "LanguageModel": "trimem.lm.model",
+    "NewItem": "trimem.banks.items",
     "ReadConfig": "trimem.explicit.read_config",
     "Reading": "trimem.explicit.reading",
     "load_model": "trimem.lm.load",
@@ -102,9 +106,12 @@ __all__ = [
     "IntegrityReport",
     "InvalidInputError",
     "InvalidNamespaceError",
+    "Item",
+    "Items",
     "LanguageModel",
     "MissingDependencyError",
     "ModelError",
+    "NewItem",
     "PeerError",
     "Problem",
     "ReadConfig",

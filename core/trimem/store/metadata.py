@@ -7,9 +7,11 @@ one public method, and takes the files of tensors with it (:mod:`trimem.store.sh
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime
 
 import numpy as np
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from trimem.store.database import touch, utc_now
 from trimem.store.erasing import ErasableStore
@@ -17,6 +19,7 @@ from trimem.store.reader import in_batches
 from trimem.store.rows import Document, NewSlot, hash_text
 from trimem.store.schema import DocumentRow, ShardRow, SlotRow
 from trimem.store.scope import format_path, scope_words
+from trimem.store.shards import ShardChange
 from trimem.store.tensors import StagedShard
 from trimem.types import Metadata, Namespace, SlotId
 
@@ -38,42 +41,10 @@ class MetadataStore(ErasableStore):
             The slots that were replaced and are not stored again.
         """
         now = self.now()
-        path = format_path(namespace)
         replaced: list[SlotId] = []
         with self.changing() as (session, change):
             for document, slots in documents:
-                old = session.scalars(
-                    select(DocumentRow).where(DocumentRow.namespace == path, DocumentRow.key == document.key)
-                ).one_or_none()
-                if old is not None:
-                    gone = [slot.slot_id for slot in old.slots]
-                    change.leave(gone)
-                    replaced += gone
-                    session.delete(old)
-                    session.flush()
-                row = DocumentRow(
-                    path, document.key, document.content_hash, document.text, dict(document.metadata), now
-                )
-                row.slots = [
-                    SlotRow(
-                        slot.slot_id,
-                        path,
-                        slot.text,
-                        slot.start,
-                        slot.stop,
-                        slot.line,
-                        slot.tokens,
-                        np.ascontiguousarray(slot.vector, np.float32).tobytes(),
-                        now,
-                        scope=scope_words(namespace),
-                        sentences=None if slot.sentences is None else slot.sentences.astype(np.float16).tobytes(),
-                    )
-                    for slot in slots
-                ]
-                row.checksum = row.digest()
-                for each in row.slots:
-                    each.checksum = each.digest()
-                session.add(row)
+                replaced += replace_document(session, change, namespace, document, slots, now)[1]
             session.flush()
             for shard in staged:
                 change.enter(shard)
@@ -118,3 +89,52 @@ class MetadataStore(ErasableStore):
                 change.share(staged)
             else:
                 staged.discard()
+
+
+def replace_document(
+    session: Session,
+    change: ShardChange,
+    namespace: Namespace,
+    document: Document,
+    slots: Sequence[NewSlot],
+    now: datetime,
+    expires_at: datetime | None = None,
+) -> tuple[DocumentRow, list[SlotId]]:
+    """Store a document with its slots in place of that of the same key, as a part of a change.
+
+    Returns:
+        The document's row, and the slots that are gone with the one it replaces.
+    """
+    path = format_path(namespace)
+    replaced: list[SlotId] = []
+    old = session.scalars(
+        select(DocumentRow).where(DocumentRow.namespace == path, DocumentRow.key == document.key)
+    ).one_or_none()
+    if old is not None:
+        replaced = [slot.slot_id for slot in old.slots]
+        change.leave(replaced)
+        session.delete(old)
+        session.flush()
+    row = DocumentRow(path, document.key, document.content_hash, document.text, dict(document.metadata), now)
+    row.slots = [
+        SlotRow(
+            slot.slot_id,
+            path,
+            slot.text,
+            slot.start,
+            slot.stop,
+            slot.line,
+            slot.tokens,
+            np.ascontiguousarray(slot.vector, np.float32).tobytes(),
+            now,
+            scope=scope_words(namespace),
+            sentences=None if slot.sentences is None else slot.sentences.astype(np.float16).tobytes(),
+            expires_at=expires_at,
+        )
+        for slot in slots
+    ]
+    row.checksum = row.digest()
+    for each in row.slots:
+        each.checksum = each.digest()
+    session.add(row)
+    return row, replaced
