@@ -43,6 +43,7 @@ from trimem.types import (
     Hit,
     ImportReport,
     IntegrityReport,
+    Item,
     Problem,
     RepairReport,
     Slot,
@@ -55,6 +56,7 @@ from trimem.types import (
 
 if TYPE_CHECKING:
     from trimem.bank import Bank
+    from trimem.banks.items import Items, NewItem
     from trimem.explicit.bank import ExplicitBank
     from trimem.explicit.config import ExplicitConfig
     from trimem.explicit.read_config import ReadConfig
@@ -71,7 +73,9 @@ _LAZY = {
     "Encoder": "trimem.text.encoders",
     "ExplicitBank": "trimem.explicit.bank",
     "ExplicitConfig": "trimem.explicit.config",
+    "Items": "trimem.banks.items",
     "LanguageModel": "trimem.lm.model",
+    "NewItem": "trimem.banks.items",
     "ReadConfig": "trimem.explicit.read_config",
     "Reading": "trimem.explicit.reading",
     "TransitBank": "trimem.transit.bank",
@@ -108,9 +112,12 @@ __all__ = [
     "IntegrityReport",
     "InvalidInputError",
     "InvalidNamespaceError",
+    "Item",
+    "Items",
     "LanguageModel",
     "MissingDependencyError",
     "ModelError",
+    "NewItem",
     "PeerError",
     "Problem",
     "ReadConfig",

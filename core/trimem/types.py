@@ -298,6 +298,29 @@ class Citation:
 
 
 @dataclass(frozen=True, slots=True)
+class Item:
+    """An object that is held by its key.
+
+    Attributes:
+        namespace: Whose it is.
+        key: Unique in the namespace.
+        value: The object: what JSON can hold.
+        created_at: When its first version was stored, in UTC.
+        updated_at: When this one was.
+        expires_at: When it will be erased; None is never.
+        score: How well it matches the query it was searched for by, in [0, 1]; None where there was none.
+    """
+
+    namespace: Namespace
+    key: str
+    value: Metadata = field(repr=False)
+    created_at: datetime
+    updated_at: datetime
+    expires_at: datetime | None = None
+    score: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Timings:
     """Where the time of an answer went, in seconds.
 

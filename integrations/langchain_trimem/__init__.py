@@ -10,7 +10,9 @@ from trimem.errors import MissingDependencyError
 if TYPE_CHECKING:
     from langchain_trimem.chat_models import ChatTrimem
     from langchain_trimem.memory import BankMemory, ExplicitMemory, ResonanceMemory, TransitMemory
+    from langchain_trimem.middleware import TrimemMiddleware
     from langchain_trimem.retrievers import BankRetriever, ExplicitRetriever, ResonanceRetriever, TransitRetriever
+    from langchain_trimem.store import TrimemStore
     from langchain_trimem.tools import memory_tools
     from langchain_trimem.vectorstores import TrimemVectorStore
 
@@ -24,6 +26,8 @@ _LAZY = {
     "ResonanceRetriever": "langchain_trimem.retrievers",
     "TransitMemory": "langchain_trimem.memory",
     "TransitRetriever": "langchain_trimem.retrievers",
+    "TrimemMiddleware": "langchain_trimem.middleware",
+    "TrimemStore": "langchain_trimem.store",
     "TrimemVectorStore": "langchain_trimem.vectorstores",
     "memory_tools": "langchain_trimem.tools",
 }
@@ -38,6 +42,8 @@ __all__ = [
     "ResonanceRetriever",
     "TransitMemory",
     "TransitRetriever",
+    "TrimemMiddleware",
+    "TrimemStore",
     "TrimemVectorStore",
     "memory_tools",
 ]
@@ -49,7 +55,10 @@ def __getattr__(name: str) -> Any:
     try:
         return getattr(importlib.import_module(_LAZY[name]), name)
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.split(".")[0] not in ("langchain_core", "langchain_classic"):
+        missing = (error.name or "").split(".")[0]
+        if missing in ("langchain", "langgraph"):
+            raise MissingDependencyError('LangGraph is not installed: pip install "trimem[langgraph]"') from error
+        if missing not in ("langchain_core", "langchain_classic"):
             raise
         raise MissingDependencyError('LangChain is not installed: pip install "trimem[langchain]"') from error
 

@@ -8,11 +8,32 @@ from typing import TYPE_CHECKING, Any
 from trimem.errors import MissingDependencyError
 
 if TYPE_CHECKING:
-    from llama_index_trimem.retrievers import ExplicitRetriever
+    from llama_index_trimem.filters import as_where
+    from llama_index_trimem.llms import TrimemLLM
+    from llama_index_trimem.memory import TrimemMemory, TrimemMemoryBlock
+    from llama_index_trimem.retrievers import BankRetriever, ExplicitRetriever, ResonanceRetriever, TransitRetriever
 
-_LAZY = {"ExplicitRetriever": "llama_index_trimem.retrievers"}
+_LAZY = {
+    "BankRetriever": "llama_index_trimem.retrievers",
+    "ExplicitRetriever": "llama_index_trimem.retrievers",
+    "ResonanceRetriever": "llama_index_trimem.retrievers",
+    "TransitRetriever": "llama_index_trimem.retrievers",
+    "TrimemLLM": "llama_index_trimem.llms",
+    "TrimemMemory": "llama_index_trimem.memory",
+    "TrimemMemoryBlock": "llama_index_trimem.memory",
+    "as_where": "llama_index_trimem.filters",
+}
 
-__all__ = ["ExplicitRetriever"]
+__all__ = [
+    "BankRetriever",
+    "ExplicitRetriever",
+    "ResonanceRetriever",
+    "TransitRetriever",
+    "TrimemLLM",
+    "TrimemMemory",
+    "TrimemMemoryBlock",
+    "as_where",
+]
 
 
 def __getattr__(name: str) -> Any:

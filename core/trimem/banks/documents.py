@@ -40,7 +40,7 @@ def documents(
     for key in keys:
         check_text(key, "an id")
     about = [
-        {**_checked(metadata or {}), **(one.metadata if isinstance(one, Turn) else {})}
+        {**check_metadata(metadata or {}), **(one.metadata if isinstance(one, Turn) else {})}
         for one, metadata in zip(said, given, strict=True)
     ]
     return {key: Document(key, text, told, **terms) for key, text, told in zip(keys, stored, about, strict=True)}
@@ -94,7 +94,12 @@ def text_key(text: str | Turn) -> str:
     return hash_text(named)[:16]
 
 
-def _checked(metadata: Metadata) -> Metadata:
+def check_metadata(metadata: Metadata) -> Metadata:
+    """Return metadata as JSON gives it back.
+
+    Raises:
+        InvalidInputError: It is no mapping of strings to what JSON can hold.
+    """
     try:
         if isinstance(metadata, Mapping) and all(isinstance(key, str) for key in metadata):
             said = json.dumps(dict(metadata), allow_nan=False, ensure_ascii=False)

@@ -21,6 +21,7 @@ from trimem.banks.documents import documents, expiry, terms
 from trimem.banks.folder import DATABASE as DATABASE
 from trimem.banks.folder import bank_folder
 from trimem.banks.identity import check_config, check_encoder, check_mechanism, check_model
+from trimem.banks.items import Items
 from trimem.errors import BankBusyError, DiskError
 from trimem.store import integrity, upkeep
 from trimem.store.exporting import export_bank
@@ -326,7 +327,7 @@ class SlotBank(Bank):
         path = as_namespace(namespace)
         check_text(query, "a query")
         least = check_trust(min_trust, "min_trust")
-        row = self._store.bank()
+        row = self._store.origin()
         if row is None:
             return lambda _: []
         check_encoder(self.folder, row, self._encoder)
@@ -335,6 +336,10 @@ class SlotBank(Bank):
 
     def get(self, ids: str | Collection[str], *, namespace: str | Sequence[str]) -> list[StoredText]:
         return self._store.texts(as_namespace(namespace), [ids] if isinstance(ids, str) else ids)
+
+    def items(self, *, namespace: str | Sequence[str]) -> Items:
+        """Return the objects that are kept in this bank under a namespace, found by keys, fields and what they say."""
+        return Items(self._store, self._search, self._encoder, namespace)
 
     def stats(self, *, namespace: str | Sequence[str] | None = None) -> BankStats:
         """Count what is stored, in all or under one namespace."""

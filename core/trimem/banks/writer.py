@@ -99,7 +99,7 @@ class Writer:
             for chunk in chunks[document.key]
         }
         texts = {slot: chunk.text for slot, (_, chunk) in cut.items()}
-        vectors = self._vectors(texts)
+        vectors = encode(self._encoder, texts)
         staged: list[StagedShard] = []
         slots: dict[str, list[NewSlot]] = {document.key: [] for document in documents}
         try:
@@ -133,14 +133,15 @@ class Writer:
         self._drop(replaced)
         return {key: [row.slot_id for row in rows] for key, rows in slots.items()}
 
-    def _vectors(
-        self, texts: Mapping[SlotId, str]
-    ) -> dict[SlotId, tuple[NDArray[np.float32], NDArray[np.float32] | None]]:
-        """Encode each slot, and each of its sentences where it has several."""
-        parts = {slot: several if len(several := sentences(text)) > 1 else [] for slot, text in texts.items()}
-        vectors = self._encoder.encode_documents([*texts.values(), *(part for many in parts.values() for part in many)])
-        encoded, start = {}, len(texts)
-        for i, (slot, many) in enumerate(parts.items()):
-            encoded[slot] = vectors[i], vectors[start : start + len(many)] if many else None
-            start += len(many)
-        return encoded
+
+def encode(
+    encoder: Encoder, texts: Mapping[SlotId, str]
+) -> dict[SlotId, tuple[NDArray[np.float32], NDArray[np.float32] | None]]:
+    """Encode what each slot says, and each of its sentences where it has several."""
+    parts = {slot: several if len(several := sentences(text)) > 1 else [] for slot, text in texts.items()}
+    vectors = encoder.encode_documents([*texts.values(), *(part for many in parts.values() for part in many)])
+    encoded, start = {}, len(texts)
+    for i, (slot, many) in enumerate(parts.items()):
+        encoded[slot] = vectors[i], vectors[start : start + len(many)] if many else None
+        start += len(many)
+    return encoded

@@ -102,7 +102,7 @@ def _looks(lm: LanguageModel, passage: Passage, weights: Tensor) -> tuple[Tensor
     The shares of one spoken token add up to 1.
     """
     hits = len(passage.hits)
-    longest = max((hit.slot.tokens for hit in passage.hits), default=0)
+    longest = passage.placement.span
     passes = max((len(looks) for looks in passage.shares.looks.values()), default=0)
     shares, tokens = torch.zeros(passes, hits), torch.zeros(hits, longest)
     received = passage.by_pass()

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from trimem.store.engine import open_engine, writing
 from trimem.store.expiry import ForwardClock, LivingSession
 from trimem.store.reader import SearchReader
-from trimem.store.schema import BankRow, ChangeRow
+from trimem.store.schema import ITEMS, BankRow, ChangeRow
 from trimem.store.shards import ShardChange
 from trimem.store.tensors import TensorStore
 
@@ -90,7 +90,12 @@ class Database:
         self.tensors.delete(change.removed)
 
     def bank(self) -> BankRow | None:
-        """Return the bank's row, or None in a new database."""
+        """Return the bank's row, or None in a new database, and in one that holds items alone."""
+        row = self.origin()
+        return None if row is None or row.mechanism == ITEMS else row
+
+    def origin(self) -> BankRow | None:
+        """Return the row that tells what the database was made with, be it a bank or items alone; None in a new one."""
         with Session(self._engine, expire_on_commit=False) as session:
             return session.get(BankRow, 1)
 
@@ -103,13 +108,20 @@ class Database:
         encoder_fingerprint: str,
         config: Mapping[str, Any],
     ) -> BankRow:
-        """Store the bank's row unless there is one already, and return the one there is."""
+        """Store the bank's row unless there is one already, and return the one there is.
+
+        A database that holds items alone becomes a bank; its encoder stays what it was.
+        """
         with Session(self._writing, expire_on_commit=False) as session, session.begin():
             row = session.get(BankRow, 1)
             if row is None:
                 row = BankRow(mechanism, model_name, model_fingerprint, encoder_fingerprint, dict(config), self.now())
                 row.checksum = row.digest()
                 session.add(row)
+            elif row.mechanism == ITEMS:
+                row.mechanism, row.model_name, row.model_fingerprint = mechanism, model_name, model_fingerprint
+                row.config = dict(config)
+                row.checksum = row.digest()
             return row
 
     def revision(self) -> int:

@@ -13,7 +13,7 @@ from sqlalchemy.engine import ExceptionContext
 
 from trimem.errors import BankBusyError, CorruptDatabaseError, DiskError, SchemaVersionError, StoreError
 from trimem.store.schema import SCHEMA_VERSION
-from trimem.store.scope import MOMENT, moment
+from trimem.store.scope import CANONICAL, MOMENT, canonical, moment
 
 _PATIENCE = 30.0  # seconds a writer waits for its turn
 _PRAGMAS = (
@@ -78,6 +78,7 @@ def _configure(connection: Any, _: Any) -> None:
     _keep_a_log(cursor)
     cursor.close()
     connection.create_function(MOMENT, 1, moment, deterministic=True)
+    connection.create_function(CANONICAL, 1, canonical, deterministic=True)
 
 
 def _keep_a_log(cursor: sqlite3.Cursor) -> None:

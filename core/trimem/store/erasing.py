@@ -17,13 +17,14 @@ from trimem.store.reader import in_batches
 from trimem.store.reading import ReadableStore
 from trimem.store.rows import hash_text
 from trimem.store.schema import SEARCH_TABLE, DocumentRow, ErasureRow, SlotRow
-from trimem.store.scope import Where, format_path, in_scope, parse_path, under
+from trimem.store.scope import Where, format_path, having, in_scope, parse_path, under
 from trimem.store.shards import ShardChange
 from trimem.types import ErasureReceipt, Namespace, SlotId
 
 BUSY_SECONDS = 30.0
 """How long to wait for others to let go of the log."""
 
+_NO_SLOTS = ~select(SlotRow.id).where(SlotRow.document_id == DocumentRow.id).exists()
 _MERGE_INDEX = f"INSERT INTO {SEARCH_TABLE}({SEARCH_TABLE}) VALUES ('optimize')"  # noqa: S608 - a constant
 
 
@@ -63,7 +64,8 @@ class ErasableStore(ReadableStore):
             doomed = sorted({slot_id for target in targets for slot_id in session.scalars(target)})
             if siblings:
                 change.leave(_siblings(session, doomed))
-            receipt = self._erase(session, change, namespace, doomed, "forgotten")
+            bare = _bare_documents(session, namespace, ids, where)
+            receipt = self._erase(session, change, namespace, doomed, "forgotten", bare)
         self.finish_erasures()
         return receipt
 
@@ -90,20 +92,36 @@ class ErasableStore(ReadableStore):
         self.finish_erasures(wait)
         return receipts
 
-    def _erase(
-        self, session: Session, change: ShardChange, namespace: Namespace, doomed: Sequence[SlotId], reason: str
+    def erase_documents(
+        self, session: Session, change: ShardChange, namespace: Namespace, documents: Collection[int], reason: str
     ) -> ErasureReceipt:
+        """Delete documents with all their slots, as a part of a change; :meth:`finish_erasures` follows it."""
+        slots = [
+            slot
+            for some in in_batches(documents)
+            for slot in session.scalars(select(SlotRow.slot_id).where(SlotRow.document_id.in_(some)))
+        ]
+        return self._erase(session, change, namespace, slots, reason, documents)
+
+    def _erase(
+        self,
+        session: Session,
+        change: ShardChange,
+        namespace: Namespace,
+        doomed: Sequence[SlotId],
+        reason: str,
+        bare: Collection[int] = (),
+    ) -> ErasureReceipt:
+        """Delete slots, those of their documents that have none left, and documents that never had any."""
+        touched = _documents_of(session, doomed)
         records, freed = change.leave(doomed)
         _blank(session, doomed)
         for some in in_batches(doomed):
             session.execute(delete(SlotRow).where(SlotRow.slot_id.in_(some)))
-        empty = (
-            delete(DocumentRow)
-            .where(under(DocumentRow.namespace, namespace))
-            .where(~select(SlotRow.id).where(SlotRow.document_id == DocumentRow.id).exists())
-            .returning(DocumentRow.id)
-        )
-        documents = len(session.scalars(empty).all())
+        documents = 0
+        for few in in_batches(touched | set(bare)):
+            empty = delete(DocumentRow).where(DocumentRow.id.in_(few), _NO_SLOTS).returning(DocumentRow.id)
+            documents += len(session.scalars(empty).all())
         row = ErasureRow(
             uuid4().hex, format_path(namespace), reason, documents, list(doomed), records, freed, self.now()
         )
@@ -154,6 +172,23 @@ class ErasableStore(ReadableStore):
         rows = select(ErasureRow).where(under(ErasureRow.namespace, namespace)).order_by(ErasureRow.erased_at)
         with self.session() as session:
             return [_receipt(row) for row in session.scalars(rows)]
+
+
+def _documents_of(session: Session, slots: Collection[SlotId]) -> set[int]:
+    """Return the row ids of the documents of slots."""
+    found: set[int] = set()
+    for some in in_batches(slots):
+        found.update(session.scalars(select(SlotRow.document_id).where(SlotRow.slot_id.in_(some))))
+    return found
+
+
+def _bare_documents(
+    session: Session, namespace: Namespace, ids: Collection[str] | None, where: Where | None
+) -> list[int]:
+    """Return the row ids of the documents in scope that have no slots: items that are found by their keys only."""
+    bare = select(DocumentRow.id).where(under(DocumentRow.namespace, namespace), _NO_SLOTS, *having(where))
+    chosen = [bare] if ids is None else [bare.where(DocumentRow.key.in_(some)) for some in in_batches(ids)]
+    return [row for statement in chosen for row in session.scalars(statement)]
 
 
 def _siblings(session: Session, slots: Collection[SlotId]) -> list[SlotId]:

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session, joinedload, undefer
 from trimem.errors import CorruptDatabaseError
 from trimem.store.metadata import MetadataStore
 from trimem.store.rows import Document, Terms
-from trimem.store.schema import SEARCH_TABLE, BankRow, DocumentRow, ShardRow, SlotRow
+from trimem.store.schema import SEARCH_TABLE, BankRow, DocumentRow, ItemRow, ShardRow, SlotRow
 from trimem.store.scope import parse_path
 from trimem.types import IntegrityReport, Namespace, Problem, SlotId
 
@@ -104,6 +104,11 @@ def _rows(store: MetadataStore, session: Session) -> Iterator[Problem]:
         if row.checksum != row.digest():
             ids = tuple(session.scalars(select(SlotRow.slot_id).where(SlotRow.document_id == row.id)))
             yield Problem("document", f"{row.namespace}{row.key}", "is not what was written", ids)
+    for item, document in session.execute(
+        select(ItemRow, DocumentRow).join(DocumentRow, DocumentRow.id == ItemRow.document_id)
+    ):
+        if item.checksum != item.digest():
+            yield Problem("item", f"{document.namespace}{document.key}", "is not what was written")
     for slot in _damaged_slots(session):
         document = slot.document
         yield Problem("slot", f"{document.namespace}{document.key}", "is not what was written", (slot.slot_id,))

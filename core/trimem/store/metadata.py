@@ -7,6 +7,7 @@ one public method, and takes the files of tensors with it (:mod:`trimem.store.sh
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session, selectinload
@@ -18,7 +19,9 @@ from trimem.store.reader import in_batches
 from trimem.store.rows import Document, NewSlot, Terms, hash_text
 from trimem.store.schema import DocumentRow, ShardRow, SlotRow
 from trimem.store.scope import format_path, parse_path, scope_words
+from trimem.store.shards import ShardChange
 from trimem.store.tensors import StagedShard
+from trimem.store.vector_codec import RowVectors
 from trimem.types import Metadata, Namespace, SlotId
 
 __all__ = ["Document", "MetadataStore", "NewSlot", "hash_text", "utc_now"]
@@ -49,47 +52,10 @@ class MetadataStore(ErasableStore):
             The slots that were replaced and are not stored again.
         """
         now = self.now()
-        path = format_path(namespace)
         replaced: list[SlotId] = []
         with self.changing() as (session, change):
             for document, slots in documents:
-                old = session.scalars(
-                    select(DocumentRow).where(DocumentRow.namespace == path, DocumentRow.key == document.key)
-                ).one_or_none()
-                if old is not None:
-                    gone = [slot.slot_id for slot in old.slots]
-                    change.leave(gone)
-                    replaced += gone
-                    session.delete(old)
-                    session.flush()
-                row = DocumentRow(
-                    path, document.key, document.content_hash, document.text, dict(document.metadata), now
-                )
-                row.slots = [
-                    SlotRow(
-                        slot.slot_id,
-                        path,
-                        slot.text,
-                        slot.start,
-                        slot.stop,
-                        slot.line,
-                        slot.tokens,
-                        self.reader.vectors.pack(slot.vector),
-                        now,
-                        scope=scope_words(namespace),
-                        expires_at=document.expires_at,
-                        provenance=document.provenance,
-                        trust=document.trust,
-                        sentences=None
-                        if slot.sentences is None
-                        else self.reader.vectors.pack(slot.sentences, sentences=True),
-                    )
-                    for slot in slots
-                ]
-                row.checksum = row.digest()
-                for each in row.slots:
-                    each.checksum = each.digest()
-                session.add(row)
+                replaced += replace_document(session, change, self.reader.vectors, namespace, document, slots, now)[1]
             session.flush()
             for shard in staged:
                 change.enter(shard)
@@ -169,3 +135,54 @@ class MetadataStore(ErasableStore):
                 change.share(staged)
             else:
                 staged.discard()
+
+
+def replace_document(
+    session: Session,
+    change: ShardChange,
+    vectors: RowVectors,
+    namespace: Namespace,
+    document: Document,
+    slots: Sequence[NewSlot],
+    now: datetime,
+) -> tuple[DocumentRow, list[SlotId]]:
+    """Store a document with its slots in place of that of the same key, as a part of a change.
+
+    Returns:
+        The document's row, and the slots that are gone with the one it replaces.
+    """
+    path = format_path(namespace)
+    replaced: list[SlotId] = []
+    old = session.scalars(
+        select(DocumentRow).where(DocumentRow.namespace == path, DocumentRow.key == document.key)
+    ).one_or_none()
+    if old is not None:
+        replaced = [slot.slot_id for slot in old.slots]
+        change.leave(replaced)
+        session.delete(old)
+        session.flush()
+    row = DocumentRow(path, document.key, document.content_hash, document.text, dict(document.metadata), now)
+    row.slots = [
+        SlotRow(
+            slot.slot_id,
+            path,
+            slot.text,
+            slot.start,
+            slot.stop,
+            slot.line,
+            slot.tokens,
+            vectors.pack(slot.vector),
+            now,
+            scope=scope_words(namespace),
+            sentences=None if slot.sentences is None else vectors.pack(slot.sentences, sentences=True),
+            expires_at=document.expires_at,
+            provenance=document.provenance,
+            trust=document.trust,
+        )
+        for slot in slots
+    ]
+    row.checksum = row.digest()
+    for each in row.slots:
+        each.checksum = each.digest()
+    session.add(row)
+    return row, replaced

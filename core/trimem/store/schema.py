@@ -27,11 +27,14 @@ from sqlalchemy.types import TypeDecorator
 
 from trimem.store.checksums import checksum
 
-SCHEMA_VERSION = "0004"
+SCHEMA_VERSION = "0005"
 """The migration this code is written for; the newest in ``migrations/versions``."""
 
 SEARCH_TABLE = "slot_text"
 """The full-text index over ``slot.scope`` and ``slot.text``: an FTS5 table kept by triggers, made by the migrations."""
+
+ITEMS = "items"
+"""The mechanism of a database that holds items alone, until a bank remembers something in it, too."""
 
 
 class UTCDateTime(TypeDecorator[datetime]):
@@ -66,7 +69,7 @@ class BankRow(Base):
     """What the whole bank was made by and with; one row.
 
     Attributes:
-        mechanism: ``"explicit"``, ``"resonance"`` or ``"transit"``.
+        mechanism: ``"explicit"``, ``"resonance"`` or ``"transit"``, or :data:`ITEMS`.
         model_name: What to call the model in messages.
         model_fingerprint: Of the model that made the tensors.
         encoder_fingerprint: Of the encoder that made the vectors.
@@ -216,6 +219,31 @@ class ShardRow(Base):
     bytes: Mapped[int]
     checksum: Mapped[str]
     records: Mapped[int] = mapped_column(index=True)
+
+
+class ItemRow(Base):
+    """What a document is beside its text where it is an item: an object that is found by its key, too.
+
+    The object is the document's metadata. A new version of an item is a new document.
+
+    Attributes:
+        created_at: When the item's first version was stored.
+        ttl: Seconds that it lives after it was last written or read; None is for ever.
+        expires_at: When it is to be erased.
+        checksum: Of the row but its expiry; :meth:`digest` as of the last write.
+    """
+
+    __tablename__ = "item"
+
+    document_id: Mapped[int] = mapped_column(ForeignKey("document.id", ondelete="CASCADE"), primary_key=True)
+    created_at: Mapped[datetime]
+    ttl: Mapped[float | None]
+    expires_at: Mapped[datetime | None] = mapped_column(index=True)
+    checksum: Mapped[str] = mapped_column(default="", repr=False)
+
+    def digest(self) -> str:
+        """Return the checksum of what the row holds now."""
+        return checksum(self.created_at.isoformat(), self.ttl)
 
 
 class ErasureRow(Base):

@@ -6,13 +6,14 @@ A namespace is stored as a path with ``/`` after every part.
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, date, datetime, time
 from typing import Any, TypeAlias
 
-from sqlalchemy import ColumnElement, and_, func, or_
+from sqlalchemy import ColumnElement, and_, case, false, func, or_, true
 
 from trimem.errors import InvalidInputError
 from trimem.store.schema import DocumentRow, SlotRow
@@ -22,7 +23,9 @@ Where: TypeAlias = Mapping[str, Any]
 """A filter on metadata: every key must have the value given, or one of a list of values, or compare as told.
 
 ``{"$gte": low, "$lt": high}`` compares numbers with numbers, and times, in ISO 8601 or as datetime, with times;
-one without a zone is in UTC.
+one without a zone is in UTC. ``$eq`` and ``$ne`` take anything that JSON can hold, lists and objects too, ``$in`` and
+``$nin`` a list of values; what is missing is None. ``{"$or": [filter, ...]}``, ``$and`` and ``{"$not": filter}``
+combine filters, and an object without a ``$`` looks inside: ``{"author": {"name": "Ada"}}``.
 """
 
 COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
@@ -34,33 +37,82 @@ COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
 MOMENT = "trimem_moment"
 """What :func:`moment` is called in SQL."""
 
+CANONICAL = "trimem_canonical"
+"""What :func:`canonical` is called in SQL."""
+
 
 def in_scope(namespace: Namespace, where: Where | None, min_trust: float = 0.0) -> list[ColumnElement[bool]]:
     """Return the conditions that hold slots to a namespace, a filter and a least trust.
 
     Slots must be joined with their document where there is a filter.
     """
-    conditions = [under(SlotRow.namespace, namespace)]
-    if min_trust > 0:
-        conditions.append(SlotRow.trust >= min_trust)
-    for key, value in (where or {}).items():
+    trusted = [SlotRow.trust >= min_trust] if min_trust > 0 else []
+    return [under(SlotRow.namespace, namespace), *trusted, *having(where)]
+
+
+def having(where: Where | None) -> list[ColumnElement[bool]]:
+    """Return the conditions that hold documents to a filter."""
+    return _conditions(where or {}, "$")
+
+
+def _conditions(where: Where, above: str) -> list[ColumnElement[bool]]:
+    """Return the conditions of a filter on the object at a JSON path."""
+    conditions: list[ColumnElement[bool]] = []
+    for key, value in where.items():
         if not isinstance(key, str) or not key or '"' in key:
             raise InvalidInputError(f"a filter names metadata keys without quotation marks, got {key!r}")
-        path = f'$."{key}"'
-        if isinstance(value, Mapping):
+        path = f'{above}."{key}"'
+        if key in ("$and", "$or", "$not"):
+            conditions.append(_combined(key, value, above))
+        elif isinstance(value, Mapping) and value and not any(str(name).startswith("$") for name in value):
+            conditions += _conditions(value, path)
+        elif isinstance(value, Mapping):
             conditions += _compared(key, path, value)
-            continue
-        allowed = list(value) if isinstance(value, list | tuple | set | frozenset) else [value]
-        for item in allowed:
-            if not isinstance(item, str | int | float | bool | None):
-                raise InvalidInputError(
-                    f"a filter compares with strings, numbers, booleans or None, got {item!r} for {key!r}"
-                )
-            if isinstance(item, str):
-                check_characters(item, f"what {key!r} is compared with")
-        stored = func.json_extract(DocumentRow.meta, path)
-        conditions.append(or_(*(stored.is_(None) if item is None else stored == item for item in allowed)))
+        else:
+            allowed = value if isinstance(value, list | tuple | set | frozenset) else [value]
+            conditions.append(_one_of(key, path, allowed))
     return conditions
+
+
+def _combined(name: str, filters: Any, above: str) -> ColumnElement[bool]:
+    listed = [filters] if name == "$not" else filters
+    if not isinstance(listed, list | tuple) or not listed or not all(isinstance(each, Mapping) for each in listed):
+        raise InvalidInputError(f"{name} combines filters: $and and $or take a list of them, $not one; got {filters!r}")
+    parts = [and_(true(), *_conditions(each, above)) for each in listed]
+    # What is unknown to SQL, as a comparison with what is missing, is not so.
+    return or_(*parts) if name == "$or" else and_(*parts) if name == "$and" else ~func.coalesce(parts[0], false())
+
+
+def _one_of(key: str, path: str, allowed: Collection[Any]) -> ColumnElement[bool]:
+    """Return the condition that a value is among those allowed; of lists and objects, none is."""
+    for item in allowed:
+        if not isinstance(item, str | int | float | bool | None):
+            raise InvalidInputError(
+                f"a filter compares with strings, numbers, booleans or None, got {item!r} for {key!r}"
+            )
+    return or_(false(), *(_equal(key, path, item) for item in allowed))
+
+
+def _equal(key: str, path: str, value: Any) -> ColumnElement[bool]:
+    """Return the condition, never unknown, that a value is this one."""
+    stored = func.json_extract(DocumentRow.meta, path)
+    if isinstance(value, str):
+        check_characters(value, f"what {key!r} is compared with")
+    if isinstance(value, int) and value.bit_length() > 63:
+        raise InvalidInputError(f"a filter compares with whole numbers of up to 64 bits, got {value!r} for {key!r}")
+    if isinstance(value, str | int | float | bool | None):
+        return stored.is_not_distinct_from(value)
+    try:
+        wanted = canonical(json.dumps(value, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise InvalidInputError(f"a filter compares with what JSON can hold, got {value!r} for {key!r}") from error
+    composed = func.json_type(DocumentRow.meta, path).in_(("array", "object"))
+    return case((composed, getattr(func, CANONICAL)(stored) == wanted), else_=false())
+
+
+def canonical(value: str | None) -> str | None:
+    """Return JSON as it is compared, whatever the order of its keys."""
+    return None if value is None else json.dumps(json.loads(value), sort_keys=True)
 
 
 def moment(value: object) -> int | None:
@@ -80,17 +132,27 @@ def _microseconds(told: datetime) -> int:
 
 def _compared(key: str, path: str, comparisons: Mapping[Any, Any]) -> list[ColumnElement[bool]]:
     if not comparisons:
-        raise InvalidInputError(f"a filter for {key!r} holds no comparison: give one of {', '.join(COMPARISONS)}")
+        raise InvalidInputError(
+            f"a filter for {key!r} holds no comparison: give one of $eq, $ne, $in, $nin, {', '.join(COMPARISONS)}"
+        )
     stored = func.json_extract(DocumentRow.meta, path)
     number = func.json_type(DocumentRow.meta, path).in_(("integer", "real"))
     conditions: list[ColumnElement[bool]] = []
     for name, bound in comparisons.items():
-        if name not in COMPARISONS:
+        if name in ("$eq", "$ne"):
+            equal = _equal(key, path, bound)
+            conditions.append(equal if name == "$eq" else ~equal)
+        elif name in ("$in", "$nin"):
+            if not isinstance(bound, list | tuple | set | frozenset):
+                raise InvalidInputError(f"{name} takes a list of values, got {bound!r} for {key!r}")
+            among = _one_of(key, path, bound)
+            conditions.append(among if name == "$in" else ~among)
+        elif name not in COMPARISONS:
             raise InvalidInputError(
-                f"a filter compares with a value, a list of values, or by $gt, $gte, $lt and $lte; got {name!r} for "
-                f"{key!r}"
+                "a filter compares with a value, a list of values, or by $eq, $ne, $in, $nin, $gt, $gte, $lt and "
+                f"$lte; got {name!r} for {key!r}"
             )
-        if _is_number(bound):
+        elif _is_number(bound):
             conditions.append(and_(number, COMPARISONS[name](stored, bound)))
         else:
             conditions.append(COMPARISONS[name](getattr(func, MOMENT)(stored), _bound(key, bound)))

@@ -16,6 +16,7 @@ from llama_index.core.instrumentation.events import BaseEvent
 from llama_index.core.llms import MockLLM
 from llama_index.core.query_engine import RetrieverQueryEngine
 from llama_index.core.retrievers import BaseRetriever
+from llama_index.core.vector_stores import FilterCondition, FilterOperator, MetadataFilter, MetadataFilters
 from numpy.typing import NDArray
 
 from llama_index_trimem import ExplicitRetriever
@@ -78,6 +79,39 @@ def test_filters_and_tenants(filled: ExplicitBank) -> None:
     assert [node.node.get_content() for node in only.retrieve("pump")] == [CAKE]
     other = ExplicitRetriever(filled, "other")
     assert [node.node.get_content() for node in other.retrieve("pump")] == ["The red pump belongs to somebody else."]
+
+
+def test_llama_indexs_filters(bank: ExplicitBank) -> None:
+    about = [{"n": i, "kind": "even" if i % 2 == 0 else "odd", "tags": ["a"] if i else []} for i in range(4)]
+    texts = [f"{PUMP} Number {i}." for i in range(4)]
+    bank.remember([*texts, CAKE], namespace="acme", metadata=[*about, {}], compile=False)
+
+    def found(*filters: MetadataFilter | MetadataFilters, condition: str = "and") -> set[int]:
+        how = MetadataFilters(filters=list(filters), condition=FilterCondition(condition))
+        nodes = ExplicitRetriever(bank, "acme", 9, filters=how).retrieve("pump")
+        return {[*texts, CAKE].index(node.node.get_content()) for node in nodes}
+
+    def by(key: str, operator: str, value: Any) -> MetadataFilter:
+        return MetadataFilter(key=key, value=value, operator=FilterOperator(operator))
+
+    assert found(by("n", "==", 1)) == {1}
+    assert found(by("n", "!=", 1)) == {0, 2, 3, 4}
+    assert found(by("n", ">", 1)) == {2, 3}
+    assert found(by("n", ">=", 1), by("n", "<", 3)) == {1, 2}
+    assert found(by("n", "<=", 0)) == {0}
+    assert found(by("kind", "in", ["odd", "?"])) == {1, 3}
+    assert found(by("kind", "nin", ["odd"])) == {0, 2, 4}
+    assert found(by("tags", "is_empty", None)) == {0, 4}
+    assert found(by("n", "==", 1), by("kind", "==", "even"), condition="or") == {0, 1, 2}
+    assert found(by("n", "==", 1), by("kind", "==", "even"), condition="not") == {3, 4}
+    inner = MetadataFilters(filters=[by("n", "<", 2), by("n", "==", 3)], condition=FilterCondition.OR)
+    assert found(inner, by("kind", "==", "odd")) == {1, 3}
+    assert found() == {0, 1, 2, 3, 4}
+    for operator in ("text_match", "text_match_insensitive", "contains", "any", "all"):
+        with pytest.raises(InvalidInputError, match=operator):
+            found(by("kind", operator, "e"))
+    both = MetadataFilters(filters=[by("kind", "==", "odd")])
+    assert len(ExplicitRetriever(bank, "acme", 9, where={"n": {"$gt": 1}}, filters=both).retrieve("pump")) == 1
 
 
 def test_events_are_emitted(retriever: ExplicitRetriever) -> None:
