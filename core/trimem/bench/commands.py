@@ -294,6 +294,10 @@ def bench_transit(
     json_path: ResultOption,
     images: Annotated[Path | None, typer.Option("--images", help="Folder of images.")] = None,
     embeddings: Annotated[Path | None, typer.Option("--embeddings", help="A file in SQuAD's format.")] = None,
+    kv: Annotated[
+        Path | None, typer.Option("--kv", help="A file in SQuAD's format, whose passages' key-values are stored.")
+    ] = None,
+    n: Annotated[int, typer.Option("--n", help="Questions that are answered from key-values.")] = 20,
     train: Annotated[
         Path | None, typer.Option("--train", help="Images to fit to where others are measured; by default every other.")
     ] = None,
@@ -303,9 +307,11 @@ def bench_transit(
     ] = None,
     system: Annotated[
         list[str] | None,
-        typer.Option("--system", help="idrp, pca, autoencoder, opq, pq, int8 or int4; repeatable."),
+        typer.Option(
+            "--system", help="idrp, pca, autoencoder, opq, pq, int8 or int4; of key-values float16, too; repeatable."
+        ),
     ] = None,
-    numbers: Annotated[str, typer.Option("--numbers", help="Of codes: int8, float16 or float32.")] = "int8",
+    numbers: Annotated[str, typer.Option("--numbers", help="Of codes: int8, int4, int2, float16 or float32.")] = "int8",
     code: Annotated[
         list[int] | None, typer.Option("--code", help="Size of the code instead of each task's own; repeatable.")
     ] = None,
@@ -323,6 +329,8 @@ def bench_transit(
         images=images,
         train=train,
         squad=embeddings,
+        kv=kv,
+        n=n,
         tasks=task or IMAGE_TASKS,
         names=system or DEFAULT,
         numbers=numbers,

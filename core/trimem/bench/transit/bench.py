@@ -12,10 +12,13 @@ import numpy as np
 import torch
 
 from trimem.bench.environment import environment
+from trimem.bench.transit.key_values import KV_SYSTEMS, measure_key_values
 from trimem.bench.transit.systems import FIXED, SYSTEMS, Task
 from trimem.bench.transit.tasks import Data, embeddings, held_out, paper, recall
 from trimem.drawing import new_figure
 from trimem.errors import InvalidInputError
+from trimem.lm.load import load_model
+from trimem.lm.model import LanguageModel
 from trimem.transit.config import TransitConfig
 from trimem.transit.idrp import Idrp
 from trimem.transit.slots import SlotMemory
@@ -23,6 +26,9 @@ from trimem.transit.slots import SlotMemory
 DEFAULT = ("idrp", "pca", "autoencoder", "int8", "int4")
 IMAGE_TASKS = ("paper_64", "paper_full", "paper_synthetic", "patches_8", "blocks_32")
 _SLOT_CODE = 64
+_QUALITY = {"embeddings": "recall@10", "key_values": "nats a token of the answer"}
+_KV_REFS = 2
+_KV_FITTED_ON = 16
 
 
 def run(
@@ -30,6 +36,9 @@ def run(
     images: Path | None = None,
     train: Path | None = None,
     squad: Path | None = None,
+    kv: Path | None = None,
+    lm: LanguageModel | None = None,
+    n: int = 20,
     tasks: Sequence[str] = IMAGE_TASKS,
     names: Sequence[str] = DEFAULT,
     numbers: str = "int8",
@@ -44,7 +53,10 @@ def run(
     Args:
         images: Folder of images.
         train: Folder of images to fit to in held-out tasks.
-        squad: A file in SQuAD's format.
+        squad: A file in SQuAD's format, for embeddings.
+        kv: A file in SQuAD's format, for key-values.
+        lm: The model that answers from them; None is the small one that comes as a wheel.
+        n: Questions it answers.
         tasks: What to do with images, of :data:`IMAGE_TASKS`.
         names: Systems, of :data:`trimem.bench.transit.systems.SYSTEMS`.
         numbers: In what codes are stored.
@@ -57,12 +69,12 @@ def run(
     Raises:
         InvalidInputError: There is nothing to measure, or no such task or system.
     """
-    if unknown := set(names) - set(SYSTEMS):
+    if unknown := set(names) - set(SYSTEMS) - (set(KV_SYSTEMS) if kv else set()):
         raise InvalidInputError(f"systems are {', '.join(SYSTEMS)}, got {', '.join(sorted(unknown))}")
     if unknown := set(tasks) - set(IMAGE_TASKS):
         raise InvalidInputError(f"tasks are {', '.join(IMAGE_TASKS)}, got {', '.join(sorted(unknown))}")
-    if images is None and squad is None and not slots:
-        raise InvalidInputError("there is nothing to measure: give --images, --embeddings or --slots")
+    if images is None and squad is None and kv is None and not slots:
+        raise InvalidInputError("there is nothing to measure: give --images, --embeddings, --kv or --slots")
     found: list[Data] = [_image_task(task, images, train, seed) for task in tasks] if images is not None else []
     if squad is not None:
         found.append(embeddings(squad, (48,)))
@@ -72,6 +84,11 @@ def run(
         for code in codes or data.codes
         for row in _measure(data, code, names, numbers, steps, seed)
     ]
+    if kv is not None:
+        known = [name for name in names if name in KV_SYSTEMS]
+        rows += measure_key_values(
+            kv, lm=lm or load_model(), n=n, refs=_KV_REFS, fitted_on=_KV_FITTED_ON, names=known, seed=seed
+        )
     return {
         "benchmark": "transit",
         "seed": seed,
@@ -79,6 +96,7 @@ def run(
         "images": None if images is None else images.name,
         "train": None if train is None else train.name,
         "embeddings": None if squad is None else squad.name,
+        "kv": None if kv is None else kv.name,
         "rows": rows,
         "slots": [_time_slots(capacity, seed) for capacity in slots],
         "churn": _churn(min(slots), churn, seed) if slots and churn else None,
@@ -229,12 +247,12 @@ def plot_transit(result: dict[str, Any], path: Path) -> None:
     figure = new_figure(4.2 * len(tasks), 3.6)
     for axes, task in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True):
         for row in (row for row in rows if row["task"] == task):
-            value = row["psnr"] if row["psnr"] is not None else row["recall_at_10"]
+            value = next(row[name] for name in ("psnr", "recall_at_10", "answer_nll") if row[name] is not None)
             axes.scatter(row["bytes"], value, color=colors.get(row["system"], "#9aa0a6"))
             axes.annotate(row["system"], (row["bytes"], value), fontsize=7, xytext=(3, 3), textcoords="offset points")
         axes.set_xscale("log")
         axes.set_xlabel("bytes a vector", fontsize=8)
-        axes.set_ylabel("recall@10" if task == "embeddings" else "PSNR (dB)", fontsize=8)
+        axes.set_ylabel(_QUALITY.get(task, "PSNR (dB)"), fontsize=8)
         axes.set_title(task, fontsize=10)
         axes.margins(x=0.25, y=0.15)
         axes.spines[["top", "right"]].set_visible(False)

@@ -202,7 +202,7 @@ def _quantizer(task: Task, rotated: bool) -> Fitted:
     except ImportError as error:
         raise MissingDependencyError('pq and opq need faiss: pip install "trimem[faiss]"') from error
     faiss.omp_set_num_threads(torch.get_num_threads())
-    dim, size = task.train.shape[1], task.config.code_dim
+    dim, size = task.train.shape[1], stored_numbers.nbytes(task.config.code_dim, task.config.numbers)
     pieces = max(n for n in range(1, size + 1) if dim % n == 0)
     if len(task.train) < 39 << 4:
         raise InvalidInputError(
@@ -223,7 +223,7 @@ def _quantizer(task: Task, rotated: bool) -> Fitted:
 
 
 def pq(task: Task) -> Fitted:
-    """Product quantisation (Jégou et al., 2011), a byte for each number of the code."""
+    """Product quantisation (Jégou et al., 2011), in no more bytes than the code."""
     return _quantizer(task, rotated=False)
 
 

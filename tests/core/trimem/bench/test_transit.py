@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from tests.core.trimem.transit.test_idrp import curved
 from tests.core.trimem.transit.test_images import picture
-from trimem import InvalidInputError
+from trimem import InvalidInputError, LanguageModel
 from trimem.bench.transit.bench import run
 from trimem.bench.transit.systems import SYSTEMS, Task
 from trimem.bench.transit.tasks import recall
@@ -111,6 +111,26 @@ def test_the_command_keeps_its_contract(tmp_path: Path) -> None:
     assert result["slots"][0]["read_p50_ms"] <= result["slots"][0]["read_p99_ms"]
     assert (result["churn"]["lost"], result["churn"]["last_are_held"]) == (0, True)
     assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+def test_key_values_are_answered_from(tmp_path: Path, tiny_llama: LanguageModel) -> None:
+    paragraphs = [
+        {
+            "context": f"Ship {i} carries {i + 3} barrels of tar. Its captain is number {i}. It sails to the north.",
+            "qas": [{"question": f"Who is captain of ship {i}?", "answers": [{"text": str(i)}]}],
+        }
+        for i in range(30)
+    ]
+    squad = tmp_path / "squad.json"
+    squad.write_text(json.dumps({"data": [{"paragraphs": paragraphs}]}))
+    rows = run(kv=squad, lm=tiny_llama, n=2, names=["float16", "int4", "pca", "pq"])["rows"]
+    assert all(list(row) == KEYS for row in rows)
+    of = {(row["system"], row["code"]): row for row in rows}
+    assert list(of) == [("float16", None), ("int4", None), ("pca", 12), ("pq", None)]
+    assert [row["split"] for row in rows] == [None, None, "held_out", "held_out", "held_out"]
+    assert rows[0]["mse"] < rows[1]["mse"] < rows[3]["mse"]
+    assert rows[3]["bytes"] < rows[2]["bytes"] <= of["int4", None]["bytes"] < of["float16", None]["bytes"] == 64
+    assert all(0 < row["answer_nll"] < 100 for row in rows)
 
 
 def test_what_cannot_be_measured_is_refused(tmp_path: Path) -> None:
