@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -27,8 +28,23 @@ def run_commands(example: Example) -> None:
                 str(Path(sys.executable).parent / "trimem"),
                 *shlex.split(line[len("$ trimem ") :], comments=True),
             ]
+            if command[-1] == "&":
+                serve(example.namespace, command[:-1])
+                continue
             done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own
             assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+
+
+def serve(namespace: dict[str, Any], command: list[str]) -> None:
+    """Run a server on a free port until the document ends, and tell OpenAI's clients where it is."""
+    process = subprocess.Popen([*command, "--port", "0"], stderr=subprocess.PIPE, text=True)  # noqa: S603 - our own
+    namespace["_server"] = process
+    assert process.stderr is not None
+    for line in process.stderr:
+        if found := re.search(r"http://\S+:\d+", line):
+            os.environ["OPENAI_BASE_URL"] = f"{found[0]}/v1"
+            return
+    raise AssertionError(f"{command} did not serve")
 
 
 def enter(namespace: dict[str, Any]) -> None:
@@ -47,6 +63,10 @@ def leave(namespace: dict[str, Any]) -> None:
         close: Callable[[], None] | None = getattr(value, "close", None)
         if close is not None and type(value).__module__.startswith("trimem"):
             close()
+    if (server := namespace.get("_server")) is not None:
+        server.terminate()
+        server.communicate()
+        del os.environ["OPENAI_BASE_URL"]
     os.chdir(namespace["_before"])
     shutil.rmtree(namespace["_folder"])
 

@@ -39,12 +39,14 @@ ALLOWED = {
     "chat": FOUNDATION | {"bank", "explicit"},
     "console": {"errors", "types"},
     "cli_sync": FOUNDATION | {"bank", "explicit", "console"},
+    "server": FOUNDATION | {"bank", "explicit", "console"},
     "bench": FOUNDATION | {"bank", "banks", "explicit", "resonance", "transit", "console"},
     "demo": FOUNDATION | {"bank", "explicit", "resonance", "transit", "bench"},
     "cli_upkeep": FOUNDATION | {"bank", "explicit", "console"},
     "cli_moving": FOUNDATION | {"bank", "banks", "explicit", "console"},
     "cli": FOUNDATION
-    | {"bank", "explicit", "resonance", "transit", "bench", "demo", "console", "cli_sync", "cli_upkeep", "cli_moving"},
+    | {"bank", "explicit", "resonance", "transit", "bench", "demo", "console", "cli_sync", "cli_upkeep"}
+    | {"cli_moving", "server"},
 }
 
 
@@ -91,7 +93,7 @@ def run(code: str) -> str:
 
 @pytest.mark.parametrize("package", ["trimem", "langchain_trimem", "llama_index_trimem", "trimem.cli"])
 def test_importing_loads_neither_torch_nor_a_framework(package: str) -> None:
-    heavy = "torch transformers langchain_core llama_index sentence_transformers sqlalchemy numpy"
+    heavy = "torch transformers fastapi uvicorn langchain_core llama_index sentence_transformers sqlalchemy numpy"
     assert run(f"import sys, {package}; print([m for m in '{heavy}'.split() if m in sys.modules])") == "[]"
 
 

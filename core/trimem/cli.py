@@ -38,6 +38,7 @@ from trimem.console import (
     quiet,
 )
 from trimem.errors import InvalidInputError
+from trimem.server.command import serve
 from trimem.transit.commands import transit
 from trimem.types import Answer, Citation, Hit, as_namespace
 
@@ -48,7 +49,7 @@ app = typer.Typer(
     name="trimem", help="Memory that language models can really use.", no_args_is_help=True, add_completion=False
 )
 app.add_typer(bench)
-for command in (sync, verify, repair, compact, evict, export):
+for command in (sync, serve, verify, repair, compact, evict, export):
     app.command()(command)
 app.command("import")(import_)
 app.add_typer(transit)

@@ -15,6 +15,10 @@
     │   ├── CalibrationNotFoundError       the model's heads have not been calibrated
     │   └── FingerprintMismatch            the bank was made by another model or encoder
     ├── PeerError                          a program that trimem is compared with has failed
+    ├── RequestError                       a request to the server is refused
+    │   ├── AuthenticationError            it has no valid key
+    │   ├── RequestTooLargeError           it is larger than what is read
+    │   └── ServerBusyError                too many wait for the model already
     └── StoreError
         ├── BankNotFoundError              there is no bank at that place
         ├── SchemaVersionError             the bank or export was written by a newer trimem
@@ -78,6 +82,22 @@ class FingerprintMismatch(ModelError):  # noqa: N818 - the name users know it by
 
 class PeerError(TrimemError):
     """A program that trimem is compared with has failed."""
+
+
+class RequestError(TrimemError):
+    """A request to the server is refused."""
+
+
+class AuthenticationError(RequestError):
+    """A request has no valid key."""
+
+
+class RequestTooLargeError(RequestError):
+    """A request is larger than what is read."""
+
+
+class ServerBusyError(RequestError):
+    """Too many requests wait for the model already."""
 
 
 class StoreError(TrimemError):

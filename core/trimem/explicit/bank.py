@@ -42,6 +42,7 @@ from trimem.types import (
     check_characters,
     check_history,
     check_k,
+    check_text,
 )
 
 _logger = logging.getLogger(__name__)
@@ -300,6 +301,7 @@ class ExplicitBank(StoredBank):
         """
         if cold not in ("compile", "text"):
             raise InvalidInputError(f'cold must be "compile" or "text", got {cold!r}')
+        check_text(question, "a query")
         how = as_read_config(read)
         find = partial(self.recall, k=k, namespace=namespace, where=where, min_trust=min_trust)
         answering = Answering(

@@ -423,6 +423,9 @@ def test_what_the_application_says_is_read_and_not_searched_for(bank: ExplicitBa
         said = bank.model.tokenizer.decode(bank.compiler.question("And the boat?", history, system))
         assert said.index(system) < said.index("Where is the blue pump?" if history else "And the boat?")
         assert answer.prompt_tokens == alone.prompt_tokens + len(bank.model.tokenize(f"{system}\n\n"))
+    for text in ("And \ud800", " ", 5):
+        with pytest.raises(InvalidInputError, match="a query"):
+            bank.ask(text, namespace="a")  # type: ignore[arg-type]
     with pytest.raises(InvalidInputError, match="system holds an unpaired surrogate"):
         bank.ask("And the boat?", namespace="a", system="\ud800")
 
