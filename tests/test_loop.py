@@ -20,9 +20,9 @@ async def test_a_loop_that_is_blocked_is_not(busy: bool) -> None:
     async def block() -> None:
         async with loop_alive():
             await asyncio.sleep(0.01)
-            until = time.perf_counter() + 0.2
+            until = time.perf_counter() + 0.5
             if not busy:
-                time.sleep(0.2)
+                time.sleep(0.5)
             while time.perf_counter() < until:
                 pass
 

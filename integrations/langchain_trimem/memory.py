@@ -139,8 +139,8 @@ class ResonanceMemory(BankMemory):
 
     bank_type = "ResonanceBank"
 
-    by: Literal["meaning", "sound"] = "meaning"
-    """How it is found; by sound, what was misheard is found, too."""
+    by: Literal["auto", "sound", "meaning", "place"] = "auto"
+    """How it is found, as in :meth:`trimem.ResonanceBank.recall`; by sound, what was misheard is found, too."""
 
     def _scope(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         return {**super()._scope(inputs), "by": self.by}

@@ -69,12 +69,12 @@ class ExplicitRetriever(BankRetriever):
 
 
 class ResonanceRetriever(BankRetriever):
-    """Finds what was said in a :class:`trimem.ResonanceBank`, by meaning or by sound; see :class:`BankRetriever`."""
+    """Finds what was said in a :class:`trimem.ResonanceBank`, by meaning, sound or place: a :class:`BankRetriever`."""
 
     bank_type = "ResonanceBank"
 
-    by: Literal["meaning", "sound"] = "meaning"
-    """How it is found; by sound, what was misheard is found, too."""
+    by: Literal["auto", "sound", "meaning", "place"] = "auto"
+    """How it is found, as in :meth:`trimem.ResonanceBank.recall`; by sound, what was misheard is found, too."""
 
     def _scope(
         self, k: int | None, namespace: str | Sequence[str] | None, filter: Mapping[str, Any] | None

@@ -11,6 +11,8 @@ from trimem.bank import Bank
 
 TENANTS = ("ann", "bob")
 
+_CHECKS = (HealthCheck.function_scoped_fixture, HealthCheck.differing_executors)  # it is inherited, and cleans its bank
+
 
 class TenantsContract(ABC):
     """Needs a fixture ``bank``."""
@@ -23,11 +25,7 @@ class TenantsContract(ABC):
     def read(self, bank: Bank, tenant: str, query: str) -> str:
         """Return all that the adapter makes of a query of a tenant."""
 
-    @settings(
-        max_examples=6,
-        deadline=None,
-        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.differing_executors],  # it is inherited
-    )
+    @settings(max_examples=6, deadline=None, suppress_health_check=_CHECKS)
     @given(st.lists(st.tuples(st.sampled_from(TENANTS), st.integers(0, 3)), min_size=1, max_size=5))
     def test_nothing_crosses_from_tenant_to_tenant(self, bank: Bank, said: list[tuple[str, int]]) -> None:
         for tenant in TENANTS:
