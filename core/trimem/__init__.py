@@ -60,6 +60,10 @@ if TYPE_CHECKING:
     from trimem.explicit.reading import AnswerStream, Reading
     from trimem.lm.load import load_model
     from trimem.lm.model import LanguageModel
+    from trimem.resonance.bank import ResonanceBank
+    from trimem.resonance.config import ResonanceConfig
+    from trimem.resonance.consensus import Reconstruction
+    from trimem.resonance.heard import Heard
     from trimem.text.encoders import Encoder
 
 _LAZY = {
@@ -68,9 +72,13 @@ _LAZY = {
     "Encoder": "trimem.text.encoders",
     "ExplicitBank": "trimem.explicit.bank",
     "ExplicitConfig": "trimem.explicit.config",
+    "Heard": "trimem.resonance.heard",
     "LanguageModel": "trimem.lm.model",
     "ReadConfig": "trimem.explicit.read_config",
     "Reading": "trimem.explicit.reading",
+    "Reconstruction": "trimem.resonance.consensus",
+    "ResonanceBank": "trimem.resonance.bank",
+    "ResonanceConfig": "trimem.resonance.config",
     "load_model": "trimem.lm.load",
 }
 
@@ -97,6 +105,7 @@ __all__ = [
     "ExportReport",
     "FileTooLargeError",
     "FingerprintMismatch",
+    "Heard",
     "Hit",
     "ImportReport",
     "IntegrityReport",
@@ -109,7 +118,10 @@ __all__ = [
     "Problem",
     "ReadConfig",
     "Reading",
+    "Reconstruction",
     "RepairReport",
+    "ResonanceBank",
+    "ResonanceConfig",
     "SchemaVersionError",
     "Slot",
     "SlotNotFoundError",

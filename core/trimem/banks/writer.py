@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +40,7 @@ class Writer:
         cut: Cuts a document into what becomes slots.
         tokens: Counts those of a slot's text.
         drop: Is told of slots that were replaced.
+        keep_text: Whether the texts are stored; else rows and index say nothing, and tensors must.
     """
 
     def __init__(
@@ -48,12 +50,14 @@ class Writer:
         cut: Callable[[str], Sequence[Chunk]],
         tokens: Callable[[str], int],
         drop: Callable[[Collection[SlotId]], None],
+        keep_text: bool = True,
     ) -> None:
         self._store = store
         self._encoder = encoder
         self._cut = cut
         self._tokens = tokens
         self._drop = drop
+        self._keep_text = keep_text
 
     def write(
         self,
@@ -111,7 +115,7 @@ class Writer:
                 slots[key].append(
                     NewSlot(
                         slot,
-                        chunk.text,
+                        chunk.text if self._keep_text else "",
                         chunk.start,
                         chunk.stop,
                         chunk.line,
@@ -120,13 +124,18 @@ class Writer:
                         parts,
                     )
                 )
-            stored = [(document, slots[document.key]) for document in documents]
+            stored = [(self._stored(document), slots[document.key]) for document in documents]
             replaced = self._store.put(namespace, stored, staged)
         finally:
             for shard in staged:
                 shard.discard()  # nothing where it was stored
         self._drop(replaced)
         return {key: [row.slot_id for row in rows] for key, rows in slots.items()}
+
+    def _stored(self, document: Document) -> Document:
+        if self._keep_text:
+            return document
+        return replace(document, text="", identity=document.identity or document.text)
 
     def _vectors(
         self, texts: Mapping[SlotId, str]

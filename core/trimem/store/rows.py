@@ -20,16 +20,18 @@ class Document:
         key: Unique in its namespace.
         text: The text.
         metadata: What is stored beside it; what JSON can hold.
+        identity: What tells it from others, where that is not its text; not stored, but for its hash.
     """
 
     key: str
     text: str = field(repr=False)
     metadata: Metadata = field(repr=False)
+    identity: str | None = field(default=None, repr=False)
 
     @cached_property
     def content_hash(self) -> str:
-        """SHA-256 of the text."""
-        return hash_text(self.text)
+        """SHA-256 of the text, or of what tells it from others."""
+        return hash_text(self.text if self.identity is None else self.identity)
 
 
 @dataclass(frozen=True, slots=True)

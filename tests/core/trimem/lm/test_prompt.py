@@ -8,7 +8,7 @@ import pytest
 
 from tests import tiny
 from trimem import InvalidInputError, LanguageModel, UnsupportedModelError
-from trimem.explicit.prompt import PromptFormat, followed, prompt_format
+from trimem.lm.prompt import PromptFormat, followed, prompt_format
 from trimem.types import Message
 
 INSTRUCTION = "Read these notes."
