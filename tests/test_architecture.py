@@ -42,9 +42,22 @@ ALLOWED = {
     "bench": FOUNDATION | {"bank", "banks", "explicit", "resonance", "transit", "console"},
     "demo": FOUNDATION | {"bank", "explicit", "resonance", "transit", "bench"},
     "cli_upkeep": FOUNDATION | {"bank", "explicit", "console"},
+    "cli_banks": FOUNDATION | {"bank", "banks", "explicit", "resonance", "transit", "console"},
     "cli_moving": FOUNDATION | {"bank", "banks", "explicit", "console"},
     "cli": FOUNDATION
-    | {"bank", "explicit", "resonance", "transit", "bench", "demo", "console", "cli_sync", "cli_upkeep", "cli_moving"},
+    | {
+        "bank",
+        "explicit",
+        "resonance",
+        "transit",
+        "bench",
+        "demo",
+        "console",
+        "cli_sync",
+        "cli_upkeep",
+        "cli_moving",
+        "cli_banks",
+    },
 }
 
 
