@@ -43,10 +43,11 @@ ALLOWED = {
     "bench": FOUNDATION | {"bank", "banks", "explicit", "resonance", "transit", "console"},
     "demo": FOUNDATION | {"bank", "explicit", "resonance", "transit", "bench"},
     "cli_upkeep": FOUNDATION | {"bank", "explicit", "console"},
+    "cli_banks": FOUNDATION | {"bank", "banks", "explicit", "resonance", "transit", "console"},
     "cli_moving": FOUNDATION | {"bank", "banks", "explicit", "console"},
     "cli": FOUNDATION
-    | {"bank", "explicit", "resonance", "transit", "bench", "demo", "console", "cli_sync", "cli_upkeep"}
-    | {"cli_moving", "server"},
+    | {"bank", "explicit", "resonance", "transit", "bench", "demo", "console", "server"}
+    | {"cli_banks", "cli_moving", "cli_sync", "cli_upkeep"},
 }
 
 

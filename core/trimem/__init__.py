@@ -63,6 +63,10 @@ if TYPE_CHECKING:
     from trimem.explicit.reading import AnswerStream, Reading
     from trimem.lm.load import load_model
     from trimem.lm.model import LanguageModel
+    from trimem.resonance.bank import ResonanceBank
+    from trimem.resonance.config import ResonanceConfig
+    from trimem.resonance.consensus import Reconstruction
+    from trimem.resonance.heard import Heard
     from trimem.text.encoders import Encoder
     from trimem.transit.bank import TransitBank
     from trimem.transit.config import TransitConfig
@@ -73,11 +77,15 @@ _LAZY = {
     "Encoder": "trimem.text.encoders",
     "ExplicitBank": "trimem.explicit.bank",
     "ExplicitConfig": "trimem.explicit.config",
+    "Heard": "trimem.resonance.heard",
     "Items": "trimem.banks.items",
     "LanguageModel": "trimem.lm.model",
     "NewItem": "trimem.banks.items",
     "ReadConfig": "trimem.explicit.read_config",
     "Reading": "trimem.explicit.reading",
+    "Reconstruction": "trimem.resonance.consensus",
+    "ResonanceBank": "trimem.resonance.bank",
+    "ResonanceConfig": "trimem.resonance.config",
     "TransitBank": "trimem.transit.bank",
     "TransitConfig": "trimem.transit.config",
     "load_model": "trimem.lm.load",
@@ -107,6 +115,7 @@ __all__ = [
     "ExportReport",
     "FileTooLargeError",
     "FingerprintMismatch",
+    "Heard",
     "Hit",
     "ImportReport",
     "IntegrityReport",
@@ -122,7 +131,10 @@ __all__ = [
     "Problem",
     "ReadConfig",
     "Reading",
+    "Reconstruction",
     "RepairReport",
+    "ResonanceBank",
+    "ResonanceConfig",
     "SchemaVersionError",
     "Slot",
     "SlotNotFoundError",

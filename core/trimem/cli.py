@@ -19,6 +19,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from trimem.bench.commands import bench
+from trimem.cli_banks import MechanismOption, open_bank
 from trimem.cli_moving import export, import_
 from trimem.cli_sync import sync
 from trimem.cli_upkeep import compact, evict, repair, verify
@@ -38,6 +39,7 @@ from trimem.console import (
     quiet,
 )
 from trimem.errors import InvalidInputError
+from trimem.resonance.commands import hear
 from trimem.server.command import serve
 from trimem.transit.commands import transit
 from trimem.types import Answer, Citation, Hit, as_namespace
@@ -49,7 +51,7 @@ app = typer.Typer(
     name="trimem", help="Memory that language models can really use.", no_args_is_help=True, add_completion=False
 )
 app.add_typer(bench)
-for command in (sync, serve, verify, repair, compact, evict, export):
+for command in (hear, sync, serve, verify, repair, compact, evict, export):
     app.command()(command)
 app.command("import")(import_)
 app.add_typer(transit)
@@ -76,6 +78,7 @@ def remember(
     trust: Annotated[float | None, typer.Option("--trust", help="How far to trust them, from 0 to 1.")] = None,
     provenance: Annotated[str | None, typer.Option("--provenance", help="Who or what they are from.")] = None,
     model: ModelOption = None,
+    mechanism: MechanismOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Compile documents; unchanged files are skipped, changed ones replace what they were."""
@@ -86,7 +89,7 @@ def remember(
     files = list(read_paths(paths, max_bytes=int(max_mb * 1e6)))
     texts = [file for file in files if isinstance(file, SourceText)]
     unread = [file for file in files if not isinstance(file, SourceText)]
-    with _open(bank, model, create=True) as opened:
+    with open_bank(bank, model, create=True, mechanism=mechanism) as opened:
         before = opened.stats(namespace=path)
         if texts:
             opened.remember(
@@ -194,7 +197,7 @@ def recall(
     as_json: JsonOption = False,
 ) -> None:
     """Find references by words and by meaning."""
-    with _open(bank) as opened:
+    with open_bank(bank) as opened:
         hits = opened.recall(query, k, namespace=namespace.split("/"), where=_where(where), min_trust=min_trust)
     if as_json:
         print_json([_hit(hit) for hit in hits])
@@ -223,7 +226,7 @@ def forget(
         selection["source"] = source
     if everything == bool(ids or selection):
         raise InvalidInputError("say what to forget, by --id, --source or --where, or say --all, but not both")
-    with _open(bank) as opened:
+    with open_bank(bank) as opened:
         receipt = opened.forget(namespace=namespace.split("/"), ids=ids, where=selection or None)
     if as_json:
         print_json({**asdict(receipt), "erased_at": receipt.erased_at.isoformat()})
@@ -243,7 +246,7 @@ def stats(
     as_json: JsonOption = False,
 ) -> None:
     """Show what a bank holds."""
-    with _open(bank) as opened:
+    with open_bank(bank) as opened:
         counted = opened.stats(namespace=None if namespace is None else namespace.split("/"))
     names = {"/".join(name): slots for name, slots in counted.namespaces.items()}
     if as_json:
@@ -373,11 +376,11 @@ def calibrate(
 
 
 @contextmanager
-def _open(bank: Path, model: str | None = None, *, create: bool = False) -> Iterator[ExplicitBank]:
+def _open(bank: Path, model: str | None) -> Iterator[ExplicitBank]:
     from trimem.explicit.bank import ExplicitBank
 
     quiet()
-    with ExplicitBank.open(bank, model=model, create=create) as opened:
+    with ExplicitBank.open(bank, model=model, create=False) as opened:
         yield opened
 
 

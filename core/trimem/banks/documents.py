@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import TypeAlias
 
 from trimem.errors import InvalidInputError
 from trimem.store.rows import Document, Terms, hash_text
@@ -13,8 +15,27 @@ from trimem.text.chunking import Chunk
 from trimem.types import Metadata, Namespace, SlotId, Turn, check_text, check_trust, check_ttl
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Something that is no text, as it is stored.
+
+    Attributes:
+        said: What it says, as text.
+        metadata: What it can be found by.
+        identity: All of it, as a string: what tells it from others that say the same.
+    """
+
+    said: str
+    metadata: Metadata = field(repr=False)
+    identity: str = field(repr=False)
+
+
+Given: TypeAlias = str | Turn | Told
+"""What can be remembered."""
+
+
 def documents(
-    texts: str | Turn | Sequence[str | Turn],
+    texts: Given | Sequence[Given],
     metadata: Metadata | Sequence[Metadata] | None,
     ids: str | Sequence[str] | None,
     terms: Terms,
@@ -27,8 +48,8 @@ def documents(
     Raises:
         InvalidInputError: A text is empty, metadata is no JSON object, or the lists differ in length.
     """
-    said = [texts] if isinstance(texts, str | Turn) else list(texts)
-    stored = [one.said if isinstance(one, Turn) else one for one in said]
+    said = [texts] if isinstance(texts, str | Turn | Told) else list(texts)
+    stored = [one.said if isinstance(one, Turn | Told) else one for one in said]
     for i, text in enumerate(stored):
         check_text(text, f"text {i}")
     given = [metadata] * len(said) if metadata is None or isinstance(metadata, Mapping) else list(metadata)
@@ -40,10 +61,14 @@ def documents(
     for key in keys:
         check_text(key, "an id")
     about = [
-        {**check_metadata(metadata or {}), **(one.metadata if isinstance(one, Turn) else {})}
+        {**check_metadata(metadata or {}), **(one.metadata if isinstance(one, Turn | Told) else {})}
         for one, metadata in zip(said, given, strict=True)
     ]
-    return {key: Document(key, text, told, **terms) for key, text, told in zip(keys, stored, about, strict=True)}
+    identities = [one.identity if isinstance(one, Told) else None for one in said]
+    return {
+        key: Document(key, text, told, identity=identity, **terms)
+        for key, text, told, identity in zip(keys, stored, about, identities, strict=True)
+    }
 
 
 def terms(now: datetime, ttl: timedelta | None, provenance: str | None, trust: float | None) -> Terms:
@@ -88,10 +113,12 @@ def groups(documents: Iterable[Document], chunks: Mapping[str, Sized], most: int
         yield group
 
 
-def text_key(text: str | Turn) -> str:
-    """Return the key of a text that was given none."""
-    named = text if isinstance(text, str) else json.dumps([*text.metadata.items(), text.text])
-    return hash_text(named)[:16]
+def text_key(given: Given) -> str:
+    """Return the key of something that was given none."""
+    if isinstance(given, str):
+        return hash_text(given)[:16]
+    whole = given.identity if isinstance(given, Told) else given.text
+    return hash_text(json.dumps([*given.metadata.items(), whole]))[:16]
 
 
 def check_metadata(metadata: Metadata) -> Metadata:

@@ -17,7 +17,7 @@ from threading import RLock
 from typing import Any, ClassVar, Protocol, Self
 
 from trimem.bank import Bank
-from trimem.banks.documents import documents, expiry, terms
+from trimem.banks.documents import Given, documents, expiry, terms
 from trimem.banks.folder import DATABASE as DATABASE
 from trimem.banks.folder import bank_folder
 from trimem.banks.identity import check_config, check_encoder, check_mechanism, check_model
@@ -45,7 +45,6 @@ from trimem.types import (
     RepairReport,
     SlotId,
     StoredText,
-    Turn,
     as_namespace,
     check_k,
     check_text,
@@ -162,7 +161,7 @@ class SlotBank(Bank):
 
     def remember(
         self,
-        texts: str | Turn | Sequence[str | Turn],
+        texts: Given | Sequence[Given],
         *,
         namespace: str | Sequence[str],
         metadata: Metadata | Sequence[Metadata] | None = None,
@@ -426,11 +425,15 @@ class SlotBank(Bank):
             self._drop(lost)
             rewritten: list[SlotId] = []
             for namespace, document in integrity.documents_to_rewrite(self._store):
+                if not document.text:
+                    continue  # the bank keeps none: it is named
                 written = self._write(namespace, [document], compile=True, progress=progress)
                 rewritten += written[document.key]
             again = [slot.id for slot in self._store.slots(lost)]
             if again:
                 self._compile(again, progress)
+                made = self._store.places(again)
+                again = [slot for slot in again if slot in made]
             self._search.follow()
         return RepairReport(tuple(again), tuple(rewritten), self.verify().problems)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +42,7 @@ class Writer:
         tokens: Counts those of a slot's text.
         drop: Is told of slots that were replaced.
         capacity: How many slots the bank may hold; None is as many as come.
+        keep_text: Whether the texts are stored; else rows and index say nothing, and tensors must.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class Writer:
         tokens: Callable[[str], int],
         drop: Callable[[Collection[SlotId]], None],
         capacity: Capacity | None = None,
+        keep_text: bool = True,
     ) -> None:
         self._store = store
         self._encoder = encoder
@@ -58,6 +61,7 @@ class Writer:
         self._tokens = tokens
         self._drop = drop
         self._capacity = capacity
+        self._keep_text = keep_text
 
     def write(
         self,
@@ -116,7 +120,7 @@ class Writer:
                 slots[key].append(
                     NewSlot(
                         slot,
-                        chunk.text,
+                        chunk.text if self._keep_text else "",
                         chunk.start,
                         chunk.stop,
                         chunk.line,
@@ -125,13 +129,18 @@ class Writer:
                         parts,
                     )
                 )
-            stored = [(document, slots[document.key]) for document in documents]
+            stored = [(self._stored(document), slots[document.key]) for document in documents]
             replaced = self._store.put(namespace, stored, staged, self._capacity)
         finally:
             for shard in staged:
                 shard.discard()  # nothing where it was stored
         self._drop(replaced)
         return {key: [row.slot_id for row in rows] for key, rows in slots.items()}
+
+    def _stored(self, document: Document) -> Document:
+        if self._keep_text:
+            return document
+        return replace(document, text="", identity=document.identity or document.text)
 
 
 def encode(

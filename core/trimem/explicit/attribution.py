@@ -18,9 +18,9 @@ from torch import Tensor
 
 from trimem.errors import CalibrationNotFoundError
 from trimem.explicit.calibration import calibration_of
-from trimem.explicit.prompt import SEPARATOR
 from trimem.explicit.reading import Passage
 from trimem.lm.model import LanguageModel
+from trimem.lm.prompt import SEPARATOR
 from trimem.types import Answer, Citation, Hit, SlotId
 
 _BORDER = re.compile(r"""[.!?]["')\]\u2019\u201d]*\s+|[\u3002\uff01\uff1f]["')\]\u2019\u201d]*|\n+""")

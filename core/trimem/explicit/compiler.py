@@ -12,13 +12,14 @@ from trimem.explicit.budget import fitted, kept_heads, most_tokens
 from trimem.explicit.calibration import head_bias_of
 from trimem.explicit.config import ExplicitConfig
 from trimem.explicit.density import by_rank
-from trimem.explicit.prompt import SEPARATOR, followed, prompt_format, told
 from trimem.explicit.read import Placement, place
 from trimem.explicit.read_config import READ_CONFIGS, ReadConfig
 from trimem.explicit.record import Record
 from trimem.explicit.repair import repaired
-from trimem.explicit.write import batches, check_model, encode_prefix, encode_references
+from trimem.explicit.write import batches, encode_prefix, encode_references
 from trimem.lm.model import LanguageModel
+from trimem.lm.prompt import SEPARATOR, followed, prompt_format, told
+from trimem.lm.spans import check_movable
 from trimem.text.chunking import Chunk, Chunker
 from trimem.types import Message
 
@@ -38,7 +39,7 @@ class Compiler:
     """
 
     def __init__(self, lm: LanguageModel, config: ExplicitConfig) -> None:
-        check_model(lm)
+        check_movable(lm)
         self.lm = lm
         self.config = fitted(lm, config)
         self.format = prompt_format(lm, config.instruction)

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from trimem.explicit.read import place
 from trimem.explicit.record import Record, rows
-from trimem.explicit.write import position_free, run
 from trimem.lm.attach import attach
 from trimem.lm.attention import detached
 from trimem.lm.memory import stack_rows
 from trimem.lm.model import LanguageModel
+from trimem.lm.spans import position_free, run
 
 
 def repaired(lm: LanguageModel, records: Sequence[Record], heads: Sequence[Sequence[int]]) -> list[Record]:

@@ -5,34 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from trimem.errors import ContextLengthError, UnsupportedModelError
+from trimem.errors import ContextLengthError
 from trimem.explicit import select
 from trimem.explicit.read import place
 from trimem.explicit.record import Record
-from trimem.lm.attach import attach, capture
-from trimem.lm.attention import Captured, detached
+from trimem.lm.attach import attach
+from trimem.lm.attention import detached
 from trimem.lm.memory import LayerMemory, Memory
 from trimem.lm.model import LanguageModel
+from trimem.lm.spans import Captures, position_free, run
 
 REPEAT = "Repeat the previous context exactly.\n\n"
 """What the rule "repeat" says before a reference."""
-
-
-def check_model(lm: LanguageModel) -> None:
-    """Raise if the model cannot be compiled for.
-
-    Raises:
-        UnsupportedModelError: Its keys cannot be moved, or its layers differ in shape.
-    """
-    if not lm.movable:
-        raise UnsupportedModelError(
-            f"{lm.name} has absolute positions: its keys cannot be moved next to a question, so documents cannot be "
-            "compiled once and read anywhere. Use a model with rotary positions (Llama, Qwen, Mistral, Gemma, Phi ...)"
-        )
-    if len({(layer.num_kv_heads, layer.head_dim, layer.value_dim) for layer in lm.layers}) > 1:
-        raise UnsupportedModelError(f"the attention layers of {lm.name} differ in shape, which a record cannot hold")
 
 
 def encode_prefix(lm: LanguageModel, prefix: Sequence[int]) -> Record:
@@ -115,22 +101,6 @@ def batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
         yield batch
 
 
-Captures = dict[nn.Module, Captured]
-
-
-def run(lm: LanguageModel, references: Sequence[Sequence[int]], starts: Sequence[int] = (0,)) -> Captures:
-    """Run token ids, padded on the right, each from its own position on, or all from one."""
-    width = max(map(len, references))
-    padded = [[*ids, *[0] * (width - len(ids))] for ids in references]
-    mask = [[1] * len(ids) + [0] * (width - len(ids)) for ids in references]
-    return capture(
-        lm.model,
-        torch.tensor(padded, device=lm.device),
-        torch.tensor(starts, device=lm.device)[:, None] + torch.arange(width, device=lm.device),
-        torch.tensor(mask, device=lm.device),
-    )
-
-
 def _repeat(lm: LanguageModel, references: Sequence[Sequence[int]], captured: Captures, mask: Tensor) -> list[Tensor]:
     """Let the model repeat each reference with the reference as memory, and score it (KVzip, arXiv 2505.23416)."""
     width = mask.shape[1]
@@ -145,17 +115,3 @@ def _repeat(lm: LanguageModel, references: Sequence[Sequence[int]], captured: Ca
         select.repeat(spoken[module].query, layer.key, mask, scaling=layer.scaling, query_mask=said)
         for module, layer in captured.items()
     ]
-
-
-def position_free(lm: LanguageModel, captured: Captures, width: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return keys, values and queries of what was run from position 0 on, without positions.
-
-    Returns:
-        Keys and values (references, layers, num_kv_heads, width, head_dim) and queries (references,
-        layers, num_heads, width, head_dim).
-    """
-    positions = torch.arange(width, device=lm.device)
-    layers = [(layer.positions, captured[layer.module]) for layer in lm.layers]
-    key = torch.stack([scheme.undo(layer.key, positions) for scheme, layer in layers], 1)
-    query = torch.stack([scheme.undo(layer.query, positions) for scheme, layer in layers], 1)
-    return key, torch.stack([layer.value for _, layer in layers], 1), query

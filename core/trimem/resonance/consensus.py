@@ -21,6 +21,7 @@ from torch import Tensor
 
 from trimem.errors import FingerprintMismatch
 from trimem.resonance.code import Codebook, checksum
+from trimem.resonance.lexicon import Lexicon
 from trimem.resonance.prior import NOTHING, Prior, UnigramPrior, Window
 from trimem.resonance.torus import TURN
 from trimem.resonance.trajectory import Trajectory
@@ -39,6 +40,7 @@ SEGMENT = 8192
 STRETCH = 8
 """Most blocks in doubt that are read in one window."""
 
+_NEVER = -1  # a checksum that no text has
 _RUNNERS_UP = 4  # of one word, in combinations
 
 
@@ -66,19 +68,19 @@ class Reconstruction:
         units: The same, word by word.
         start: Position of the first word.
         verified_blocks: Blocks whose checksum holds.
-        flagged_blocks: Blocks whose checksum fails: their text is a guess.
+        flagged: Blocks whose checksum fails: their text is a guess.
     """
 
     text: str
     units: tuple[str, ...] = field(repr=False)
     start: int
     verified_blocks: tuple[int, ...]
-    flagged_blocks: tuple[int, ...]
+    flagged: tuple[int, ...]
 
     @property
     def verified(self) -> bool:
         """Whether all of it is as it was."""
-        return not self.flagged_blocks
+        return not self.flagged
 
 
 def code_evidence(trajectory: Trajectory, codebook: Codebook, start: int, stop: int, k: int = CANDIDATES) -> Evidence:
@@ -189,6 +191,22 @@ def reconstruct(
     verified = tuple(sorted(set(range(origin // block, -(-end // block))) - set(doubtful)))
     wanted = tuple(units[start - origin : stop - origin])
     return Reconstruction("".join(wanted), wanted, start, verified, tuple(doubtful))
+
+
+def decode(evidence: Evidence, lexicon: Lexicon, prior: Prior | None, block: int, rounds: int = ROUNDS) -> list[str]:
+    """Return the likeliest words, where there is no checksum to judge them.
+
+    Args:
+        evidence: What the signal says.
+        lexicon: Of its candidates.
+        prior: What words are likely; by default their frequency.
+        block: Words that are guessed together.
+        rounds: Most times that all of it is read again.
+    """
+    checks = [_NEVER] * -(-len(evidence.candidates) // block)
+    decoder = _Decoder(evidence, lexicon.surfaces, checks, block, [])
+    decoder.decode(prior, UnigramPrior(lexicon), rounds, tries=1)
+    return decoder.units
 
 
 class _Decoder:

@@ -14,18 +14,17 @@ Everything but the query's own strings is tensors, on whichever device the index
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from trimem.errors import InvalidInputError
-from trimem.resonance.channel import Channel, align, align_inside
+from trimem.resonance.channel import Channel, align_inside
 from trimem.resonance.phonemes import Phonemes
-from trimem.resonance.torus import DIMS, TURN, phasors, word_phases
+from trimem.resonance.torus import DIMS
+from trimem.resonance.vocabulary import LONGEST_WORD, Vocabulary
 
 POSTINGS = 1 << 15
 """Postings read for one query."""
@@ -40,8 +39,9 @@ _ALIKE = 64  # words of the text that a word of the query is aligned with, by tr
 _SAMPLE = 1024  # random places that tell what correlation is by chance
 _MARGIN = 1  # words before and after a place that the phrase may reach into
 _FLOOR = -8.0  # nats against a place for one word of it that fits ill
-_LONGEST_WORD = 24  # phonemes of a word that are compared
 _SEED = 0
+_UNSEEN = 10_000  # words of anything that a text is thought to go on with, so that a short one makes nothing rare
+_MEANT = 0.5  # the share of a question's words that are thought to be said where its answer is
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +62,12 @@ class Resonance:
 
 
 class ResonanceIndex:
-    """A text's words by sound.
+    """A text's words by sound, or those of several stretches, which no phrase crosses.
 
     Args:
         vocabulary: Phonemes of each distinct word.
         words: (n,) which of them is said, in order.
+        stretch: (n,) which stretch each word is of, in order; None is one for all.
         gain: Of the phases; :class:`trimem.resonance.code.CodeConfig` says more.
         channel: How queries are misheard.
         device: Where the index lies and searches run.
@@ -74,7 +75,7 @@ class ResonanceIndex:
     Raises:
         InvalidInputError: A word is outside the vocabulary or has no phonemes.
 
-    Cost: O(n) bytes and time, 8 bytes a word; ``search`` does not depend on n.
+    Cost: O(n) bytes and time, 20 bytes a word; ``search`` does not depend on n.
     """
 
     def __init__(
@@ -82,35 +83,59 @@ class ResonanceIndex:
         vocabulary: Sequence[Phonemes],
         words: Tensor,
         *,
+        stretch: Tensor | None = None,
         gain: float = 0.15,
         channel: Channel | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
-        if not all(vocabulary):
-            raise InvalidInputError("every word of a resonance index has phonemes; leave out those that have none")
         if len(words) and not 0 <= int(words.min()) <= int(words.max()) < len(vocabulary):
             raise InvalidInputError(f"words are numbers below {len(vocabulary)}, that of distinct words")
         self.device = torch.device(device)
-        self.gain = gain
-        self.channel = channel or Channel()
+        self.vocabulary = Vocabulary(gain, channel, device)
+        self.vocabulary.extend(list(vocabulary))
         self.words = words.to(self.device, torch.int32)
-        self._inventory = sorted({phoneme for spoken in vocabulary for phoneme in spoken})
-        number = {phoneme: i for i, phoneme in enumerate(self._inventory)}
-        cut = [spoken[:_LONGEST_WORD] for spoken in vocabulary]
-        self._lengths = torch.tensor([len(spoken) for spoken in cut], dtype=torch.long, device=self.device)
-        longest = max((len(spoken) for spoken in cut), default=1)
-        table = torch.zeros(len(cut), longest, dtype=torch.long)
-        for i, spoken in enumerate(cut):
-            table[i, : len(spoken)] = torch.tensor([number[phoneme] for phoneme in spoken])
-        self._phonemes = table.to(self.device)
-        self._phasors = self._points(vocabulary)
-        self._trigrams = {key: torch.tensor(held, device=self.device) for key, held in _by_trigram(vocabulary).items()}
-        self._counts = torch.bincount(self.words, minlength=len(vocabulary)).to(self.device)
-        self._postings = torch.argsort(self.words, stable=True).to(torch.int32)
-        self._offsets = torch.cat([self._counts.new_zeros(1), self._counts.cumsum(0)])
-        self._prior = (self._counts.clamp(min=1).float() / max(len(words), 1)).log()
+        self.stretch = (
+            torch.zeros_like(self.words) if stretch is None else stretch.to(self.device, torch.int32)
+        ).long()
+        self._count()
+        self._sort()
+
+    def append(self, words: Tensor, lengths: Sequence[int], new: Sequence[Phonemes] = ()) -> None:
+        """Add stretches at the end.
+
+        Args:
+            words: (n,) numbers of the vocabulary.
+            lengths: Words of each stretch; together n, none of them 0.
+            new: What the vocabulary does not hold yet; numbered after what it holds.
+
+        Cost: O(n) copies, and O(n log n) once in :data:`POSTINGS` words.
+        """
+        self.vocabulary.extend(list(new))
+        first = int(self.stretch[-1]) + 1 if len(self.stretch) else 0
+        sizes = torch.tensor(list(lengths), device=self.device)
+        number = torch.arange(first, first + len(sizes), device=self.device)
+        self.words = torch.cat([self.words, words.to(self.device, torch.int32)])
+        self.stretch = torch.cat([self.stretch, number.repeat_interleave(sizes)])
+        self._count()
+        if len(self.words) - self._sorted > POSTINGS:
+            self._sort()
+
+    def _count(self) -> None:
+        """Count how often each word is said, and where stretches begin."""
+        said = len(self.words)
+        self._counts = torch.bincount(self.words, minlength=len(self.vocabulary)).to(self.device)
+        self._prior = (self._counts.clamp(min=1).float() / (said + _UNSEEN)).log()
+        self._lengths = torch.bincount(self.stretch)
+        self._first = self._lengths.cumsum(0) - self._lengths
         generator = torch.Generator().manual_seed(_SEED)
-        self._sample = torch.randint(0, max(len(words), 1), (_SAMPLE,), generator=generator).to(self.device)
+        self._sample = torch.randint(0, max(said, 1), (_SAMPLE,), generator=generator).to(self.device)
+
+    def _sort(self) -> None:
+        """Sort places by what is said there; those that are added later are looked through one by one."""
+        self._sorted = len(self.words)
+        self._postings = torch.argsort(self.words, stable=True).to(torch.int32)
+        self._sizes = self._counts
+        self._offsets = torch.cat([self._sizes.new_zeros(1), self._sizes.cumsum(0)])
 
     def __len__(self) -> int:
         return len(self.words)
@@ -126,15 +151,10 @@ class ResonanceIndex:
         Raises:
             InvalidInputError: The query is empty, too long, or holds a phoneme that nobody knows.
         """
-        spoken = [word[:_LONGEST_WORD] for word in query if word]
-        if not spoken or len(spoken) > LONGEST_QUERY:
-            raise InvalidInputError(
-                f"a query has 1 to {LONGEST_QUERY} words that can be spoken, got {len(spoken)} of {len(query)}"
-            )
+        spoken = checked(query)
         if not len(self.words):
             return []
-        correlations = self._points(spoken) @ self._phasors.T / DIMS
-        evidence = self._evidence(spoken, correlations)
+        correlations, evidence = self._evidence(spoken)
         starts = self._candidates(evidence, allowed)
         if not len(starts):
             return []
@@ -156,42 +176,97 @@ class ResonanceIndex:
                 found.append(Resonance(position, *numbers))
         return found
 
-    def _points(self, words: Sequence[Phonemes]) -> Tensor:
-        """Return words as phasors, (words, 32) float32."""
-        return phasors(word_phases(words, self.gain, self.device).double() / TURN).float()
+    def about(self, query: Sequence[Phonemes], *, allowed: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return how likely a question is about each stretch, whatever the order of its words.
 
-    def _evidence(self, query: Sequence[Phonemes], correlations: Tensor) -> Tensor:
-        """Return for each word of the query how much each word of the text speaks for it, (query, vocabulary) nats."""
-        alike = min(_ALIKE, len(self._prior))
+        Half of a question's words are thought to be drawn, by ear, from what it is about, the others from anywhere
+        (the query likelihood of Ponte and Croft, SIGIR 1998, over a channel that errs)::
+
+            log P(query | stretch) / P(query) = sum_q log(1/2 + 1/2 mean_w exp evidence(q, w))
+
+        Args:
+            query: Phonemes of each of its words.
+            allowed: (n,) bool, the words that may be compared; None allows all.
+
+        Returns:
+            Numbers of the stretches that say anything of it, and nats for each. All others have
+            ``len(query) * log(1/2)``.
+
+        Raises:
+            InvalidInputError: As of :meth:`search`.
+        """
+        spoken = checked(query)
+        if not len(self.words):
+            return self.stretch, self.stretch.float()
+        _, evidence = self._evidence(spoken)
+        word, at = self._heard(evidence, allowed)
+        of = self.stretch[at]
+        pairs, inverse = torch.unique(of * len(spoken) + word, return_inverse=True)
+        told = evidence[word, self.words[at].long()].exp()
+        total = torch.zeros(len(pairs), device=self.device).index_add_(0, inverse, told)
+        stretch = pairs // len(spoken)
+        share = total / self._lengths[stretch]
+        gained = (1 - _MEANT + _MEANT * share).log() - math.log(1 - _MEANT)
+        stretches, inverse = torch.unique(stretch, return_inverse=True)
+        nats = torch.full((len(stretches),), len(spoken) * math.log(1 - _MEANT), device=self.device)
+        return stretches, nats.index_add_(0, inverse, gained)
+
+    def like(self, word: Phonemes) -> tuple[int, float]:
+        """Return which word of the text one was most likely heard for, and how much more likely than by chance.
+
+        Raises:
+            InvalidInputError: The text is empty, or as of :meth:`search`.
+        """
+        if not len(self.words):
+            raise InvalidInputError("an index of nothing holds no word that is like another")
+        best = self._evidence(checked([word]))[1][0].max(0)
+        return int(best.indices), float(best.values)
+
+    def _evidence(self, query: Sequence[Phonemes]) -> tuple[Tensor, Tensor]:
+        """Return correlations, (query, vocabulary), and how much each word of the text speaks for each of the query.
+
+        The second is (query, vocabulary) in nats.
+        """
+        vocabulary = self.vocabulary
+        correlations = vocabulary.points(query) @ vocabulary.phasors.T / DIMS
+        alike = min(_ALIKE, len(vocabulary))
         near = correlations.topk(alike, dim=1).indices
-        shared = torch.zeros_like(correlations)
-        for row, word in zip(shared, query, strict=True):
-            for trigram in _trigrams(word):
-                if (held := self._trigrams.get(trigram)) is not None:
-                    row[held] += math.log(1 + len(self._prior) / len(held))
-        shared /= (self._lengths + 2).float().sqrt()
-        chosen = torch.cat([near, shared.topk(alike, dim=1).indices], dim=1)
-        likely = self._word_likelihood(query, chosen)
-        # By chance: over what is said here. A word chosen by both ways counts twice, which is 0.7 nats at most.
-        chance = torch.logsumexp(likely + self._prior[chosen], dim=1, keepdim=True)
-        return torch.full_like(correlations, _FLOOR).scatter_(1, chosen, (likely - chance).clamp(min=_FLOOR))
+        chosen = torch.cat([near, vocabulary.shared(query).topk(alike, dim=1).indices], dim=1)
+        likely = vocabulary.likelihood(query, chosen)
+        # By chance: over what is said here, and over anything else. A word chosen by both ways counts twice, which
+        # is 0.7 nats at most.
+        lengths = torch.tensor([len(word) for word in query], device=self.device)[:, None]
+        anything = math.log(_UNSEEN / (len(self.words) + _UNSEEN)) - lengths * math.log(len(vocabulary.inventory) + 1)
+        known = torch.logsumexp(likely + self._prior[chosen], dim=1, keepdim=True)
+        told = (likely - torch.logaddexp(known, anything)).clamp(min=_FLOOR)
+        return correlations, torch.full_like(correlations, _FLOOR).scatter_(1, chosen, told)
 
-    def _word_likelihood(self, query: Sequence[Phonemes], chosen: Tensor) -> Tensor:
-        """Return log-probabilities that a word was heard for each chosen one said, (query, chosen)."""
-        heard = sorted({phoneme for word in query for phoneme in word})
-        confusion = self.channel.heard(heard, self._inventory).to(self.device)
-        ids = _padded([[heard.index(phoneme) for phoneme in word] for word in query]).to(self.device)
-        lengths = torch.tensor([len(word) for word in query], device=self.device)
-        width = int(self._lengths[chosen].max())
-        spoken = self._phonemes[chosen.reshape(-1), :width]
-        rows = ids.repeat_interleave(chosen.shape[1], dim=0)
-        return align(
-            confusion[rows[:, :, None], spoken[:, None, :]],
-            lengths.repeat_interleave(chosen.shape[1]),
-            self._lengths[chosen.reshape(-1)],
-            spurious=self.channel.spurious(len(self._inventory)),
-            dropped=math.log(self.channel.dropped),
-        ).reshape(chosen.shape)
+    def _heard(self, evidence: Tensor, allowed: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return where words of the query may be heard: numbers of them, and places; at most so many are read."""
+        places = None
+        if allowed is not None:
+            places = allowed.to(self.device).nonzero()[:, 0]
+        elif len(self.words) <= POSTINGS:
+            places = torch.arange(len(self.words), device=self.device)
+        if places is not None and len(places) <= POSTINGS:
+            word, which = (evidence[:, self.words[places].long()] > 0).nonzero(as_tuple=True)
+            return word, places[which]
+        word, said = (evidence[:, : len(self._sizes)] > 0).nonzero(as_tuple=True)
+        size = self._sizes[said]
+        # What tells most for each posting that must be read comes first.
+        order = torch.argsort(evidence[word, said] / size.clamp(min=1).float().sqrt(), descending=True)
+        word, said, size = word[order], said[order], size[order]
+        read = size.cumsum(0) <= POSTINGS
+        word, said, size = word[read], said[read], size[read]
+        owner = torch.repeat_interleave(torch.arange(len(size), device=self.device), size)
+        within = torch.arange(len(owner), device=self.device) - (size.cumsum(0) - size)[owner]
+        at = self._postings[self._offsets[said][owner] + within].long()
+        late, behind = (evidence[:, self.words[self._sorted :].long()] > 0).nonzero(as_tuple=True)
+        word, at = torch.cat([word[owner], late]), torch.cat([at, behind + self._sorted])
+        if allowed is not None:
+            inside = allowed.to(self.device)[at]
+            word, at = word[inside], at[inside]
+        return word, at
 
     def _candidates(self, evidence: Tensor, allowed: Tensor | None) -> Tensor:
         """Return places where the phrase may begin: all, where they are few, else those with the most votes."""
@@ -201,22 +276,14 @@ class ResonanceIndex:
                 return places
         elif len(self.words) <= POSTINGS:
             return torch.arange(len(self.words), device=self.device)
-        word, said = (evidence > 0).nonzero(as_tuple=True)
-        size = self._counts[said]
-        # What tells most for each posting that must be read comes first.
-        order = torch.argsort(evidence[word, said] / size.clamp(min=1).float().sqrt(), descending=True)
-        word, said, size = word[order], said[order], size[order]
-        read = size.cumsum(0) <= POSTINGS
-        word, said, size = word[read], said[read], size[read]
-        owner = torch.repeat_interleave(torch.arange(len(size), device=self.device), size)
-        within = torch.arange(len(owner), device=self.device) - (size.cumsum(0) - size)[owner]
-        starts = self._postings[self._offsets[said][owner] + within].long() - word[owner]
-        weight = evidence[word, said][owner]
-        inside = (starts >= 0) & (starts < len(self.words))
+        word, at = self._heard(evidence, allowed)
+        starts = torch.maximum(at - word, self._first[self.stretch[at]])
+        weight = evidence[word, self.words[at].long()]
         if allowed is not None:
-            inside &= allowed.to(self.device)[starts.clamp(0, len(self.words) - 1)]
-        starts, place = torch.unique(starts[inside], return_inverse=True)
-        votes = torch.zeros(len(starts), device=self.device).index_add_(0, place, weight[inside])
+            inside = allowed.to(self.device)[starts]
+            starts, weight = starts[inside], weight[inside]
+        starts, place = torch.unique(starts, return_inverse=True)
+        votes = torch.zeros(len(starts), device=self.device).index_add_(0, place, weight)
         # A word that was heard as two moves all that follows by one place.
         beside = (starts[1:] - starts[:-1] == 1).float()
         joined = votes.clone()
@@ -228,8 +295,9 @@ class ResonanceIndex:
     def _total(self, table: Tensor, starts: Tensor, missing: float) -> Tensor:
         """Return the sum over the query's words of what the table says of the words at each place, (places,)."""
         at = starts[:, None] + torch.arange(len(table), device=self.device)
-        inside = at < len(self.words)
-        said = self.words[at.clamp(max=len(self.words) - 1)].long()
+        held = at.clamp(max=len(self.words) - 1)
+        inside = (at < len(self.words)) & (self.stretch[held] == self.stretch[starts][:, None])
+        said = self.words[held].long()
         values = table[torch.arange(len(table), device=self.device), said]
         return torch.where(inside, values, values.new_tensor(missing)).sum(1)
 
@@ -241,31 +309,34 @@ class ResonanceIndex:
         """
         flat = [phoneme for word in query for phoneme in word]
         heard = sorted(set(flat))
-        confusion = self.channel.heard(heard, self._inventory).to(self.device)
+        vocabulary = self.vocabulary
+        channel = vocabulary.channel
+        confusion = channel.heard(heard, vocabulary.inventory).to(self.device)
         reach = torch.arange(-_MARGIN, len(query) + _MARGIN, device=self.device)
         at = starts[:, None] + reach
-        inside = (at >= 0) & (at < len(self.words))
-        said = self.words[at.clamp(0, len(self.words) - 1)].long()
-        lengths = torch.where(inside, self._lengths[said], 0)
+        held = at.clamp(0, len(self.words) - 1)
+        inside = (at >= 0) & (at < len(self.words)) & (self.stretch[held] == self.stretch[starts][:, None])
+        said = self.words[held].long()
+        lengths = torch.where(inside, vocabulary.lengths[said], 0)
         total = lengths.sum(1)
         columns = torch.arange(int(total.max()), device=self.device).expand(len(starts), -1)
         ends = lengths.cumsum(1)
         which = torch.searchsorted(ends, columns.contiguous(), right=True).clamp(max=len(reach) - 1)
         place = columns - (ends - lengths).gather(1, which)
-        spoken = self._phonemes[said.gather(1, which), place.clamp(0, self._phonemes.shape[1] - 1)]
+        spoken = vocabulary.phonemes[said.gather(1, which), place.clamp(0, vocabulary.phonemes.shape[1] - 1)]
         ids = torch.tensor([heard.index(phoneme) for phoneme in flat], device=self.device)
         likely, begin = align_inside(
             confusion[ids[None, :, None], spoken[:, None, :]],
             total,
-            spurious=self.channel.spurious(len(self._inventory)),
-            dropped=math.log(self.channel.dropped),
+            spurious=channel.spurious(len(vocabulary.inventory)),
+            dropped=math.log(channel.dropped),
         )
         begin = begin.clamp(max=columns.shape[1] - 1)[:, None]
         first = which.gather(1, begin)
         # Where less than half of a word is in the phrase, the phrase begins with the next one.
         late = 2 * place.gather(1, begin) > lengths.gather(1, first)
         position = (starts + reach[0] + first[:, 0] + late[:, 0]).clamp(0, len(self.words) - 1)
-        return likely + len(flat) * math.log(len(self._inventory)), position
+        return likely + len(flat) * math.log(len(vocabulary.inventory)), position
 
 
 def index_words(
@@ -287,22 +358,15 @@ def index_words(
     return ResonanceIndex(list(number), words, **options), torch.tensor(at)  # type: ignore[arg-type]
 
 
-def _padded(rows: Sequence[Sequence[int]]) -> Tensor:
-    table = np.zeros((len(rows), max(map(len, rows))), dtype=np.int64)
-    for i, row in enumerate(rows):
-        table[i, : len(row)] = row
-    return torch.from_numpy(table)
+def checked(query: Sequence[Phonemes]) -> list[Phonemes]:
+    """Return the words of a query that can be spoken, as much of them as is compared.
 
-
-def _trigrams(word: Phonemes) -> set[tuple[str, ...]]:
-    """Return the runs of three phonemes of a word, its edges included."""
-    edged = ("", *word, "")
-    return {edged[i : i + 3] for i in range(len(edged) - 2)}
-
-
-def _by_trigram(vocabulary: Sequence[Phonemes]) -> dict[tuple[str, ...], list[int]]:
-    held: dict[tuple[str, ...], list[int]] = defaultdict(list)
-    for i, word in enumerate(vocabulary):
-        for trigram in _trigrams(word):
-            held[trigram].append(i)
-    return held
+    Raises:
+        InvalidInputError: There are none, or too many.
+    """
+    spoken = [word[:LONGEST_WORD] for word in query if word]
+    if not spoken or len(spoken) > LONGEST_QUERY:
+        raise InvalidInputError(
+            f"a query has 1 to {LONGEST_QUERY} words that can be spoken, got {len(spoken)} of {len(query)}"
+        )
+    return spoken

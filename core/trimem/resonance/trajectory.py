@@ -189,18 +189,40 @@ def encode(text: str | Sequence[str], codebook: Codebook) -> Trajectory:
     units = split_units(text) if isinstance(text, str) else list(text)
     config = codebook.config
     codes, anchored = codebook.encode(units)
-    texts = [units[i] for i in np.flatnonzero(anchored)]
+    anchors = [units[i] if stored else None for i, stored in enumerate(anchored)]
+    checks = [checksum(units[i : i + config.block]) for i in range(0, len(units), config.block)]
+    return encode_codes(codes, config, codebook.lexicon.identity, anchors, checks)
+
+
+def encode_codes(
+    codes: NDArray[np.int64],
+    config: CodeConfig,
+    lexicon: str,
+    anchors: Sequence[str | None] = (),
+    checks: Sequence[int] = (),
+) -> Trajectory:
+    """Turn the codes of words into a trajectory.
+
+    Args:
+        codes: Of each word.
+        config: How many bits they have.
+        lexicon: Identity of what they are to be decoded with.
+        anchors: What stands at each word that is stored as it is, None elsewhere; empty where none is.
+        checks: CRC-32 of the text of each block; empty where nobody knows the text.
+    """
+    texts = [text for text in anchors if text is not None]
     distinct = {unit: i for i, unit in enumerate(dict.fromkeys(texts))}
     ids = np.array([distinct[unit] for unit in texts], dtype=np.int64)
+    anchored = np.array([text is not None for text in anchors] or [False] * len(codes), dtype=bool)
     return Trajectory(
         config,
-        codebook.lexicon.identity,
-        len(units),
+        lexicon,
+        len(codes),
         pack(codes, config.width),
         np.packbits(anchored),
         ids.astype(np.uint16 if len(distinct) <= 1 << 16 else np.uint32),
         _pack_texts(list(distinct)),
-        np.array([checksum(units[i : i + config.block]) for i in range(0, len(units), config.block)], dtype=np.uint32),
+        np.array(checks or [0] * -(-len(codes) // config.block), dtype=np.uint32),
         _keyframes(codes, config),
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,14 +14,15 @@ from sqlalchemy.orm import Session, aliased, contains_eager, load_only
 
 from trimem.store.expiry import LivingSession
 from trimem.store.schema import ChangeRow, DocumentRow, SlotRow
-from trimem.store.scope import Where, in_scope, parse_path
+from trimem.store.scope import MOMENT, Where, in_scope, parse_path
 from trimem.store.vector_codec import RowVectors, WholeVectors
-from trimem.types import Namespace, Slot, SlotId
+from trimem.types import Metadata, Namespace, Slot, SlotId
 
 T = TypeVar("T")
 
 _IN_MANY = 500  # ids in one IN (...), well under SQLite's limit of variables
 _VECTOR = (SlotRow.id, SlotRow.namespace, SlotRow.document_id, SlotRow.vector)
+_TEXTS = select(SlotRow.id, SlotRow.slot_id, SlotRow.namespace, SlotRow.text, DocumentRow.meta).join(SlotRow.document)
 _OTHER = aliased(SlotRow)
 _slots = SlotRow.__table__
 _CANDIDATE = (
@@ -51,6 +52,40 @@ class VectorRows:
     paths: list[str]
     documents: list[int]
     vectors: NDArray[np.float32] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class SlotText:
+    """What a slot says.
+
+    Attributes:
+        row: Its row id.
+        slot_id: Its id.
+        path: Its namespace, as it is stored.
+        text: Its text; empty in a bank that keeps none.
+        metadata: Of its document.
+    """
+
+    row: int
+    slot_id: SlotId
+    path: str
+    text: str = field(repr=False)
+    metadata: Metadata = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class SlotInLine:
+    """Where a slot stands among those remembered before and after it.
+
+    Attributes:
+        slot_id: Its id.
+        tokens: How many it has.
+        moment: When it was said, in microseconds from 1970 in UTC; None where nobody knows.
+    """
+
+    slot_id: SlotId
+    tokens: int
+    moment: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +148,23 @@ class SearchReader:
     def vectors_of(self, session: Session, rows: Sequence[int]) -> VectorRows | None:
         """Return the vectors of those of at most some thousand slots that exist; None where none does."""
         return self._vectors(session, select(*_VECTOR).where(SlotRow.id.in_(rows)).order_by(SlotRow.id))
+
+    def texts_after(self, session: Session, last: int, most: int) -> list[SlotText]:
+        """Return what the ``most`` slots say that follow a row id."""
+        return _texts(session, _TEXTS.where(SlotRow.id > last).order_by(SlotRow.id).limit(most))
+
+    def texts_of(self, session: Session, rows: Sequence[int]) -> list[SlotText]:
+        """Return what those of at most some thousand slots say that exist."""
+        return _texts(session, _TEXTS.where(SlotRow.id.in_(rows)).order_by(SlotRow.id))
+
+    def line(
+        self, session: Session, namespace: Namespace, where: Where | None, min_trust: float = 0.0
+    ) -> list[SlotInLine]:
+        """Return all slots in scope in the order they were remembered. O(slots of the namespace)."""
+        said_at = getattr(func, MOMENT)(func.json_extract(DocumentRow.meta, "$.time"))
+        statement = select(SlotRow.slot_id, SlotRow.tokens, said_at).join(SlotRow.document)
+        found = session.execute(statement.where(*in_scope(namespace, where, min_trust)).order_by(SlotRow.id))
+        return [SlotInLine(slot_id, tokens, moment) for slot_id, tokens, moment in found]
 
     def rows(
         self, session: Session, namespace: Namespace, where: Where | None, min_trust: float = 0.0
@@ -194,6 +246,10 @@ def in_batches(ids: Iterable[T]) -> list[list[T]]:
     """Split ids into lists that fit one statement."""
     ids = list(ids)
     return [ids[i : i + _IN_MANY] for i in range(0, len(ids), _IN_MANY)]
+
+
+def _texts(session: Session, statement: Select[int, str, str, str, dict[str, Any]]) -> list[SlotText]:
+    return [SlotText(*row) for row in session.execute(statement)]
 
 
 def _slot(row: SlotRow) -> Slot:

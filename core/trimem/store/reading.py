@@ -186,3 +186,8 @@ class ReadableStore(Database):
         statement = select(SlotRow.slot_id).join(SlotRow.document).where(*in_scope(namespace, where))
         with self.session() as session:
             return list(session.scalars(statement.order_by(SlotRow.id)))
+
+    def uncompiled(self) -> list[SlotId]:
+        """Return the ids of all slots that have no tensors, oldest first."""
+        with self.session() as session:
+            return list(session.scalars(select(SlotRow.slot_id).where(SlotRow.shard_id.is_(None)).order_by(SlotRow.id)))

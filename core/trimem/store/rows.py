@@ -25,6 +25,7 @@ class Document:
         expires_at: When it is to be erased; None is never.
         provenance: Who or what it is from; None where nobody said.
         trust: How far it is to be trusted, in [0, 1].
+        identity: What tells it from others, where that is not its text; not stored, but for its hash.
     """
 
     key: str
@@ -33,11 +34,12 @@ class Document:
     expires_at: datetime | None = None
     provenance: str | None = None
     trust: float = 1.0
+    identity: str | None = field(default=None, repr=False)
 
     @cached_property
     def content_hash(self) -> str:
-        """SHA-256 of the text."""
-        return hash_text(self.text)
+        """SHA-256 of the text, or of what tells it from others."""
+        return hash_text(self.text if self.identity is None else self.identity)
 
 
 class Terms(TypedDict, total=False):

@@ -462,3 +462,29 @@ def test_what_is_remembered_for_a_time_and_trusted_so_far(docs: Path, bank: str,
     for wrong in ("30", "x", "1w", "-1d", "999999999d"):
         said = trimem("remember", str(docs), *here(bank), "--ttl", wrong, code=1).stderr
         assert "InvalidInputError" in said
+
+
+def test_what_was_said_is_heard(tmp_path: Path, bank: str) -> None:
+    (tmp_path / "call.txt").write_text("She never spoke of the Reichenbach falls again.")
+    (tmp_path / "other.txt").write_text(BOAT)
+    files = [str(tmp_path / "call.txt"), str(tmp_path / "other.txt")]
+    said = trimem("remember", *files, *here(bank), "--mechanism", "resonance")
+    assert "2 files are 2 references" in said.stdout
+    question = "what did she say about the reinjun falls"
+    assert "Reichenbach" in trimem("hear", question, *here(bank), "-k", "1").stdout
+    best, other = json_of("hear", question, *here(bank))
+    assert best["text"].startswith("She never spoke")
+    assert best["z"] > other["z"]
+    assert json_of("recall", "roychenbeck", *here(bank), "-k", "1")[0]["text"] == best["text"]
+    assert json_of("stats", "--bank", bank)["slots"] == 2
+    assert "nothing that sounds like it" in trimem("hear", "boat", "--bank", bank, "--namespace", "x").stderr
+    assert (
+        "resonance memory, not of explicit"
+        in trimem("remember", *files, *here(bank), "--mechanism", "explicit", code=1).stderr
+    )
+    assert "mechanism is one of" in trimem("remember", *files, *here(bank), "--mechanism", "x", code=1).stderr
+    assert (
+        "there is no bank" in trimem("hear", "boat", "--bank", str(tmp_path / "no"), "--namespace", "x", code=1).stderr
+    )
+    trimem("forget", *here(bank), "--all")
+    assert json_of("stats", "--bank", bank)["slots"] == 0

@@ -9,7 +9,7 @@ import pytest
 from tests import tiny
 from trimem import ExplicitConfig, InvalidInputError, LanguageModel, UnsupportedModelError
 from trimem.explicit.compiler import Compiler
-from trimem.explicit.prompt import PromptFormat, followed, prompt_format
+from trimem.lm.prompt import PromptFormat, followed, prompt_format
 from trimem.types import Message
 
 INSTRUCTION = "Read these notes."

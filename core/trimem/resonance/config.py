@@ -1,0 +1,62 @@
+"""How a bank of resonance memory is made; stored with the bank, so that it is read as it was written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from trimem.errors import InvalidInputError
+from trimem.resonance.code import CodeConfig
+from trimem.resonance.lexicon import WORDS
+from trimem.versioned import read_config
+
+CONFIG_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ResonanceConfig:
+    """Choices made when a bank is created; they hold for its whole life.
+
+    Attributes:
+        language: Of the texts: ``"en"`` by the CMU dictionary, others by espeak-ng, as it calls them.
+        lexicon_words: How many of its most common words have codes; all others are stored as they are.
+        keep_text: Whether the texts are stored beside their trajectories. If not, neither rows nor index hold them,
+            and what is recalled is decoded from the trajectory.
+        slot_words: Most words and signs of one slot; a longer text is cut between sentences.
+        code: How many bits a word gets, and what is stored beside it.
+
+    Raises:
+        InvalidInputError: A value is outside what is allowed.
+    """
+
+    language: str = "en"
+    lexicon_words: int = WORDS
+    keep_text: bool = True
+    slot_words: int = 256
+    code: CodeConfig = field(default_factory=CodeConfig)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.language, str) or not self.language:
+            raise InvalidInputError(f'language must be the name of one, such as "en", got {self.language!r}')
+        for name, least in (("lexicon_words", 1), ("slot_words", 16)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise InvalidInputError(f"{name} must be a whole number of at least {least}, got {value!r}")
+        if not isinstance(self.keep_text, bool):
+            raise InvalidInputError(f"keep_text must be True or False, got {self.keep_text!r}")
+        if not isinstance(self.code, CodeConfig):
+            raise InvalidInputError(f"code must be a CodeConfig, got {self.code!r}")
+
+    def to_json(self) -> dict[str, Any]:
+        return {"version": CONFIG_VERSION, **asdict(self), "code": self.code.to_json()}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> ResonanceConfig:
+        """Read what :meth:`to_json` made.
+
+        Raises:
+            InvalidInputError: It is of another version or has keys this version does not know.
+        """
+        values = {**data, "code": CodeConfig.from_json(data["code"])} if "code" in data else data
+        return read_config(cls, values, CONFIG_VERSION, whose="bank", remake="remember its documents in a new bank")
