@@ -29,14 +29,20 @@ def build() -> LanguageModel:
     return lm
 
 
-def saying(lm: LanguageModel, text: str) -> dict[str, Any]:
-    """Return options of ``generate`` that leave a model no choice but to say ``text``, whenever it is asked."""
-    wanted = [*lm.tokenize(text), lm.tokenizer.eos_token_id]
+def saying(lm: LanguageModel, *texts: str) -> dict[str, Any]:
+    """Return options of ``generate`` that leave a model no choice but to say these texts, one each time it is asked.
+
+    The last is said again and again.
+    """
+    coming = [[*lm.tokenize(text), lm.tokenizer.eos_token_id] for text in texts]
+    wanted: list[int] = []
     start = length = 0
 
     def allowed(row: int, ids: Tensor) -> list[int]:
-        nonlocal start, length
-        start, length = start if len(ids) == length + 1 else len(ids), len(ids)
+        nonlocal start, length, wanted
+        if len(ids) != length + 1:
+            start, wanted = len(ids), coming.pop(0) if coming else wanted
+        length = len(ids)
         return [wanted[min(length - start, len(wanted) - 1)]]
 
     return {"prefix_allowed_tokens_fn": allowed, "eos_token_id": lm.tokenizer.eos_token_id}

@@ -7,17 +7,19 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from langchain.agents import create_agent
 from langchain_core.caches import InMemoryCache
 from langchain_core.globals import set_llm_cache
 from langchain_core.language_models import BaseChatModel
 from langchain_core.load import dumps
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.runnables import ConfigurableField
 from langchain_core.tools import tool
 from langchain_tests.integration_tests import ChatModelIntegrationTests
 from langchain_tests.unit_tests import ChatModelUnitTests
 from pydantic import ValidationError
 
-from langchain_trimem import ChatTrimem
+from langchain_trimem import ChatTrimem, memory_tools
 from langchain_trimem.chat_models import as_messages
 from tests import tools_template
 from tests.contracts.bank import BOAT, PUMP
@@ -233,6 +235,27 @@ def test_the_result_of_a_tool_is_read(filled: ExplicitBank, lm: LanguageModel) -
     said = chat.bind_tools([add]).invoke(talk)
     assert (said.content, said.tool_calls) == ("Three.", [])
     assert as_messages(talk)[1]["tool_calls"][0]["function"] == {"name": "add", "arguments": {"a": 1, "b": 2}}
+
+
+async def test_it_drives_an_agent_that_remembers(bank: ExplicitBank, lm: LanguageModel) -> None:
+    call = '<tool_call>{"name": "remember", "arguments": {"text": "Ann takes her tea with milk."}}</tool_call>'
+    chat = ChatTrimem(bank=bank, namespace="agent", model_kwargs=tools_template.saying(lm, call, "Noted."))
+    agent = create_agent(chat, memory_tools(bank, "agent"))
+    said = await agent.ainvoke({"messages": [HumanMessage("I take my tea with milk. Remember that.")]})
+    assert [type(message).__name__ for message in said["messages"]] == [
+        "HumanMessage",
+        "AIMessage",
+        "ToolMessage",
+        "AIMessage",
+    ]
+    assert said["messages"][-1].content == "Noted."
+    assert "milk" in bank.recall("tea", 1, namespace="agent")[0].text
+
+
+def test_a_tenant_may_be_chosen_by_configuration(chat: ChatTrimem) -> None:
+    chosen = chat.configurable_fields(namespace=ConfigurableField(id="tenant"))
+    said = chosen.invoke("Whose is the red pump?", {"configurable": {"tenant": "other"}})
+    assert len(said.response_metadata["sources"]) == 1
 
 
 def test_a_broken_call_is_reported(filled: ExplicitBank, lm: LanguageModel) -> None:
