@@ -46,6 +46,9 @@ CHARACTERS = 512
 LONGEST = timedelta(days=100 * 365)
 """To live, unless it is for ever."""
 
+CODED = "transit"
+"""The mechanism whose slots are no place for items."""
+
 _MORE = 4  # times as many slots, where those found are of too few items
 
 
@@ -285,6 +288,11 @@ class Items:
             config={},
         )
         check_encoder(self._folder, row, self._encoder)
+        if row.mechanism == CODED:
+            raise InvalidInputError(
+                f"the bank in {self._folder} keeps a fixed number of slots, for which items would compete with what is "
+                "remembered: keep items with texts in a folder of their own"
+            )
 
     @cached_property
     def _chunker(self) -> Chunker:
