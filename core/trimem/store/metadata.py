@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session, selectinload
@@ -17,7 +18,7 @@ from trimem.store.database import touch, utc_now
 from trimem.store.erasing import ErasableStore
 from trimem.store.reader import in_batches
 from trimem.store.rows import Document, NewSlot, Terms, hash_text
-from trimem.store.schema import DocumentRow, ShardRow, SlotRow
+from trimem.store.schema import BankRow, DocumentRow, ShardRow, SlotRow
 from trimem.store.scope import format_path, parse_path, scope_words
 from trimem.store.shards import ShardChange
 from trimem.store.tensors import StagedShard
@@ -112,6 +113,51 @@ class MetadataStore(ErasableStore):
         if uses:
             with Session(self._writing) as session, session.begin():
                 write_uses(session, uses, half_life)
+
+    def recode(
+        self,
+        codes: Mapping[SlotId, tuple[bytes, bytes | None]],
+        staged: Iterable[StagedShard],
+        codec: StagedShard,
+        made_by: tuple[str, str],
+        config: Mapping[str, Any],
+    ) -> list[SlotId]:
+        """Put other codes in the place of those that all slots have, with the codec that made them; all or nothing.
+
+        Args:
+            codes: What rows are to hold of vector and sentences, by slot.
+            staged: The slots' tensors.
+            codec: The shard of the new codec; it takes the place of what slots share.
+            made_by: Its name and fingerprint.
+            config: The bank's.
+
+        Returns:
+            Slots that others have written meanwhile, for which there are no codes: then nothing has changed.
+        """
+        with self.changing() as (session, change):
+            held = session.scalars(select(SlotRow.slot_id)).all()
+            if missing := [slot for slot in held if slot not in codes]:
+                return missing
+            change.leave(held)
+            old = session.scalars(select(ShardRow).where(ShardRow.records == 0)).all()
+            for shared in old:
+                change.removed.append(shared.name)
+                session.delete(shared)
+            session.flush()
+            change.share(codec)
+            for some in in_batches(held):
+                for row in session.scalars(select(SlotRow).where(SlotRow.slot_id.in_(some))):
+                    row.vector, row.sentences = codes[row.slot_id]
+                    row.checksum = row.digest()
+                session.flush()
+                session.expunge_all()
+            for shard in staged:
+                change.enter(shard)
+            bank = session.get_one(BankRow, 1)
+            (bank.model_name, bank.model_fingerprint), bank.config = made_by, dict(config)
+            bank.checksum = bank.digest()
+            touch(session)
+        return []
 
     def set_tensors(self, staged: Iterable[StagedShard]) -> None:
         """Give slots that have none their tensors; slots that were erased meanwhile get none."""

@@ -98,6 +98,11 @@ class ReadableStore(Database):
             )
             return {key: (content_hash, meta) for key, content_hash, meta in rows}
 
+    def all_slots(self) -> list[SlotId]:
+        """Return the ids of all slots of the bank, oldest first."""
+        with self.session() as session:
+            return list(session.scalars(select(SlotRow.slot_id).order_by(SlotRow.id)))
+
     def slots(self, ids: Sequence[SlotId]) -> list[Slot]:
         """Return slots in the order of ``ids``; those that do not exist are left out."""
         with self.reader.session() as session:

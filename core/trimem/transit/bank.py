@@ -7,20 +7,23 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from trimem.banks.identity import check_model
 from trimem.banks.slot_bank import SlotBank
-from trimem.banks.writer import Writer
+from trimem.banks.writer import Writer, encode
 from trimem.errors import InvalidInputError, SlotNotFoundError
 from trimem.progress import track
 from trimem.store.capacity import Uses
 from trimem.store.metadata import Document, utc_now
 from trimem.store.reader import in_batches
 from trimem.store.schema import BankRow
+from trimem.store.search import HybridSearch
 from trimem.store.tensors import StagedShard
 from trimem.store.vector_codec import CodedVectors
 from trimem.text.chunking import Chunk
@@ -30,14 +33,18 @@ from trimem.transit.idrp import Idrp
 from trimem.transit.last_encoded import LastEncoded
 from trimem.transit.numbers import NUMBERS
 from trimem.transit.pretrained import pretrained
+from trimem.transit.refit import Refit, refitted
 from trimem.transit.stored_vectors import expand, to_tensors
+from trimem.transit.write_control import Sorted, sort_out
 from trimem.types import BankStats, Hit, Namespace, RepairReport, SlotId, check_k
 
 if TYPE_CHECKING:
     from trimem.lm.model import LanguageModel
 
-CODEC = "codec"
-"""Under which name the codec lies beside the slots' tensors."""
+LIKE = 4
+"""Of how many slots near a new text it is looked whether one says the same."""
+
+T = TypeVar("T")
 
 READS = 64
 """After how many reads they are written down: the most that a crash forgets."""
@@ -65,6 +72,7 @@ class TransitBank(SlotBank):
         self._given_codec = codec
         self._given = given
         self._codec: Idrp | None = None
+        self._fingerprint = ""
         self._config: BankConfig | None = None
         self._uses = Uses()
 
@@ -80,6 +88,7 @@ class TransitBank(SlotBank):
         policy: str | None = None,
         half_life: float | None = None,
         per: str | None = None,
+        surprise: float | None = None,
         create: bool = True,
         clock: Callable[[], datetime] = utc_now,
     ) -> Self:
@@ -98,6 +107,9 @@ class TransitBank(SlotBank):
             half_life: Slots written after which a use counts half, as many as there are by default.
             per: Whether the ``"bank"`` has the slots together, the default, or each ``"tenant"``, the first part of a
                 namespace, for itself. Only then no tenant can tell from what goes that another writes.
+            surprise: How far, in 1 - cosine, a new text must be from all that its namespace holds to be written. One
+                that is nearer counts as a use of the slot that is, whose id is returned for it. By default all is
+                written.
             create: Whether to make a bank where there is none.
             clock: Tells the moment that rows are stamped with.
 
@@ -108,7 +120,14 @@ class TransitBank(SlotBank):
             CorruptTensorError: The codec cannot be read.
             SchemaVersionError: The bank was written by a newer trimem.
         """
-        given = {"slots": slots, "max_error": max_error, "policy": policy, "half_life": half_life, "per": per}
+        given = {
+            "slots": slots,
+            "max_error": max_error,
+            "policy": policy,
+            "half_life": half_life,
+            "per": per,
+            "surprise": surprise,
+        }
         loaded = Idrp.load(Path(codec)) if isinstance(codec, str | Path) else codec
         return cls._opened(path, create, lambda folder: cls(folder, as_encoder(encoder), loaded, given, clock))
 
@@ -129,15 +148,32 @@ class TransitBank(SlotBank):
         """
         with self._lock:
             if self._codec is None:
-                self._codec = self._find_codec(self._store.bank())
-                self._store.reader.vectors = CodedVectors(self._codec)
+                self._take(self._find_codec(self._store.bank()))
+            assert self._codec is not None
             return self._codec
 
+    def _take(self, codec: Idrp) -> None:
+        """Read rows by a codec from now on."""
+        self._codec, self._config, self._fingerprint = codec, None, codec.fingerprint
+        self._store.reader.vectors = CodedVectors(codec)
+        self._search.close()
+        self._search = HybridSearch(self._store.reader)
+
+    def _keep_up(self, row: BankRow) -> None:
+        """Take the codec that the bank has now, which another process may have refitted."""
+        _ = self.codec
+        if self._fingerprint != row.model_fingerprint:
+            with self._lock:
+                self._take(self._find_codec(row))
+
     def _find_codec(self, row: BankRow | None) -> Idrp:
+        name = "" if row is None else _shard_of(row.model_fingerprint)
         codec = self._given_codec
-        if codec is None and row is not None and self._store.shard(CODEC) is not None:
+        if row is not None and codec is not None and codec.fingerprint != row.model_fingerprint:
+            codec = None  # it was refitted since
+        if codec is None and row is not None and self._store.shard(name) is not None:
             config = self._stored_config(row)
-            codec = Idrp.from_tensors(config.dim, config.codec, self._store.read_shared(CODEC))
+            codec = Idrp.from_tensors(config.dim, config.codec, self._store.read_shared(name))
         if codec is None:
             codec = pretrained(self._encoder.fingerprint)
         if codec is None:
@@ -176,11 +212,17 @@ class TransitBank(SlotBank):
     # Writing
 
     def _begin(self) -> BankRow:
+        if (held := self._store.bank()) is not None:
+            self._keep_up(held)
         codec = self.codec
         row = super()._begin()
-        if self._store.shard(CODEC) is None:
-            self._store.share(self._store.tensors.stage({CODEC: codec.to_tensors()}, {}, CODEC))
+        self._share(codec)
         return row
+
+    def _share(self, codec: Idrp) -> None:
+        name = _shard_of(codec.fingerprint)
+        if self._store.shard(name) is None:
+            self._store.share(self._store.tensors.stage({name: codec.to_tensors()}, {}, name))
 
     def _write(
         self, namespace: Namespace, documents: Sequence[Document], *, compile: bool, progress: bool | None
@@ -192,14 +234,46 @@ class TransitBank(SlotBank):
             advance(sum(map(len, pieces)))
 
         self._write_uses()  # before anything makes room
-        writer = Writer(self._store, self._encoding, _whole, _words, self._drop, self.config.capacity)
-        return writer.write(namespace, documents, "compressing texts", stage if compile else None, progress)
+        config = self.config
+        writer = Writer(self._store, self._encoding, _whole, _words, self._drop, config.capacity)
+        if config.surprise is None:
+            return writer.write(namespace, documents, "compressing texts", stage if compile else None, progress)
+        found = self._sorted_out(namespace, documents, config.surprise)
+        slots = writer.write(namespace, found.new, "compressing texts", stage if compile else None, progress)
+        stood_for = {key: [slot] for key, slot in found.held.items()}
+        stood_for |= {key: slots[other] for key, other in found.same.items()}
+        for slot in (slot for several in stood_for.values() for slot in several):
+            self._uses.note([slot], self._clock())
+        return slots | stood_for
+
+    def _sorted_out(self, namespace: Namespace, documents: Sequence[Document], surprise: float) -> Sorted:
+        """Tell which documents say what is not there; one under a key that there is takes that one's place."""
+
+        def nearest(vector: NDArray[np.float32]) -> tuple[SlotId, float] | None:
+            hits = self._search("", vector, LIKE, namespace=namespace, where=None)
+            rows = self._store.reader.codes([hit.id for hit in hits if hit.slot.namespace == namespace])
+            if not rows:
+                return None
+            cosines = self._store.reader.vectors.unpack(list(rows.values())) @ vector
+            best = int(cosines.argmax())
+            return list(rows)[best], float(cosines[best])
+
+        replacing = self._store.documents(namespace, [document.key for document in documents])
+        fresh = [document for document in documents if document.key not in replacing]
+        if not fresh:
+            return Sorted(list(documents))
+        vectors = self._encoding.encode_documents([document.text for document in fresh])
+        found = sort_out(fresh, vectors, surprise, nearest)
+        found.new.extend(document for document in documents if document.key in replacing)
+        return found
 
     def _stage(self, texts: Mapping[SlotId, str], staged: list[StagedShard]) -> None:
         vectors = torch.from_numpy(self._encoding.encode_documents(list(texts.values())))
-        records = to_tensors(self.codec.compress_within(vectors, self.config.max_error))
-        tensors = dict(zip(texts, records, strict=True))
-        staged.append(self._store.tensors.stage(tensors, {"codec": self.codec.fingerprint}))
+        staged.append(self._staged(self.codec, list(texts), vectors))
+
+    def _staged(self, codec: Idrp, slots: Sequence[SlotId], vectors: Tensor) -> StagedShard:
+        records = to_tensors(codec.compress_within(vectors, self.config.max_error))
+        return self._store.tensors.stage(dict(zip(slots, records, strict=True)), {"codec": codec.fingerprint})
 
     def _compile(self, slots: Sequence[SlotId], progress: bool | None) -> None:
         self._store.forsake(slots)
@@ -210,6 +284,62 @@ class TransitBank(SlotBank):
                     self._stage({slot.id: slot.text for slot in self._store.slots(some)}, staged)
                     advance(len(some))
             self._store.set_tensors(staged)
+        finally:
+            for shard in staged:
+                shard.discard()  # nothing where it was stored
+
+    def refit(self, *, steps: int = 0, seed: int = 0, progress: bool | None = None) -> Refit:
+        """Fit the codec to what the bank holds, and store all slots by it; nothing if it would not be better.
+
+        All texts are encoded again, O(texts), and the bound is kept anew. Rows, tensors and codec change in one
+        transaction, so whatever interrupts it, and whoever reads meanwhile, finds the bank as it was or as it is.
+
+        Args:
+            steps: Of training that nearest neighbours stay so; 0 is PCA.
+            seed: Of training.
+            progress: Whether to show a bar; None shows it where there is a terminal or a notebook.
+
+        Raises:
+            InvalidInputError: The bank holds fewer than three texts.
+        """
+        encoded: dict[SlotId, tuple[NDArray[np.float32], NDArray[np.float32] | None]] = {}
+        with self._lock:
+            if (row := self._store.bank()) is not None:
+                self._keep_up(row)
+            codec, better, lost = self.codec, None, (0.0, 0.0)
+            missing = self._store.all_slots()
+            while True:
+                with track("encoding texts", len(missing), progress) as advance:
+                    for some in in_batches(missing):
+                        encoded |= encode(self._encoding, {slot.id: slot.text for slot in self._store.slots(some)})
+                        advance(len(some))
+                if better is None:
+                    better, lost = refitted(codec, list(encoded.values()), steps, seed, progress)
+                    if lost[1] >= lost[0]:
+                        return Refit(len(encoded), *lost, kept=False)
+                missing = self._recode(better, encoded)
+                if not missing:
+                    self._take(better)
+                    return Refit(len(encoded), *lost, kept=True)
+
+    def _recode(
+        self, codec: Idrp, encoded: Mapping[SlotId, tuple[NDArray[np.float32], NDArray[np.float32] | None]]
+    ) -> list[SlotId]:
+        """Store all slots by a codec; see :meth:`trimem.store.metadata.MetadataStore.recode`."""
+        rows = CodedVectors(codec)
+        codes = {
+            slot: (rows.pack(whole), None if parts is None else rows.pack(parts, sentences=True))
+            for slot, (whole, parts) in encoded.items()
+        }
+        name = _shard_of(codec.fingerprint)
+        staged = [self._store.tensors.stage({name: codec.to_tensors()}, {}, name)]
+        try:
+            for some in in_batches(encoded):
+                vectors = torch.from_numpy(np.stack([encoded[slot][0] for slot in some]))
+                staged.append(self._staged(codec, some, vectors))
+            config = replace(self.config, codec=codec.config.to_json())
+            made_by = _name(codec), codec.fingerprint
+            return self._store.recode(codes, staged[1:], staged[0], made_by, config.to_json())
         finally:
             for shard in staged:
                 shard.discard()  # nothing where it was stored
@@ -252,13 +382,26 @@ class TransitBank(SlotBank):
         """
         if by not in ("words_and_meaning", "meaning"):
             raise InvalidInputError(f'by must be "words_and_meaning" or "meaning", got {by!r}')
-        find = self._finder(query, query if by == "words_and_meaning" else "", namespace, where, min_trust)
-        if self._store.bank() is not None:
-            _ = self.codec  # by which rows are read
-        hits = find(check_k(k))
+        check_k(k)
+        words = query if by == "words_and_meaning" else ""
+        hits = self._settled(lambda: self._told(self._finder(query, words, namespace, where, min_trust)(k)))
         if touch and hits and self._uses.note([hit.id for hit in hits], self._clock()) >= READS:
             self._write_uses()
+        return hits
+
+    def _told(self, hits: Sequence[Hit]) -> list[Hit]:
         return [replace(hit, expected_error=error) for hit, error in zip(hits, self._errors(hits), strict=True)]
+
+    def _settled(self, read: Callable[[], T]) -> T:
+        """Return what is read by the codec that the bank has: again, if it was refitted meanwhile."""
+        while True:
+            row = self._store.bank()
+            if row is not None:
+                self._keep_up(row)
+            found = read()
+            now = self._store.bank()
+            if row is None or now is None or now.model_fingerprint == row.model_fingerprint:
+                return found
 
     def _errors(self, hits: Sequence[Hit]) -> list[float | None]:
         """Return how far off each hit's vector is likely to be; None where it went meanwhile."""
@@ -288,7 +431,7 @@ class TransitBank(SlotBank):
         with self._lock:
             if cold := [slot for slot in wanted if slot not in self._store.places(wanted)]:
                 self._compile(cold, False)
-        expanded = expand(self.codec, [self._record(slot) for slot in wanted])
+        expanded = self._settled(lambda: expand(self.codec, [self._record(slot) for slot in wanted]))
         row = {slot: i for i, slot in enumerate(wanted)}
         return expanded[[row[slot] for slot in ids]]
 
@@ -312,7 +455,8 @@ class TransitBank(SlotBank):
     def stats(self, *, namespace: str | Sequence[str] | None = None) -> BankStats:
         """Count what is stored, in all or under one namespace; the codec counts in all only."""
         stats = super().stats(namespace=namespace)
-        shard = None if namespace is not None else self._store.shard(CODEC)
+        row = None if namespace is not None else self._store.bank()
+        shard = None if row is None else self._store.shard(_shard_of(row.model_fingerprint))
         return stats if shard is None else replace(stats, tensor_bytes=stats.tensor_bytes + shard.bytes)
 
     # Upkeep
@@ -334,6 +478,11 @@ class TransitBank(SlotBank):
 
 def _name(codec: Idrp) -> str:
     return f"a transit codec of {codec.dim} to {codec.config.code_dim} numbers in {codec.config.numbers}"
+
+
+def _shard_of(fingerprint: str) -> str:
+    """Return under which name a codec lies beside the slots' tensors."""
+    return f"codec-{fingerprint}"
 
 
 def _whole(text: str) -> list[Chunk]:

@@ -28,6 +28,8 @@ class BankConfig:
         half_life: Slots written after which a use counts half; None is as many as there are.
         per: Whose the slots are, ``"bank"`` or ``"tenant"``.
         max_error: How far off any number of an expanded vector may be; None promises nothing.
+        surprise: How far, in 1 - cosine, a new text must be from all that its namespace holds to be written; None
+            writes all.
 
     Raises:
         InvalidInputError: A value is outside what is allowed.
@@ -40,8 +42,11 @@ class BankConfig:
     half_life: float | None = None
     per: str = "bank"
     max_error: float | None = None
+    surprise: float | None = None
 
     def __post_init__(self) -> None:
+        if self.surprise is not None and not 0 < self.surprise <= 1:
+            raise InvalidInputError(f"surprise must be above 0 and at most 1, or None, got {self.surprise!r}")
         _ = self.capacity, replace(TransitConfig.from_json(self.codec), max_error=self.max_error)
 
     @property

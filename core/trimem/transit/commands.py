@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from trimem.console import JsonOption, errors_said, out, print_json
-from trimem.errors import InvalidInputError
 
 transit = typer.Typer(
     name="transit", help="Store images in few bytes, with a bound on the error.", no_args_is_help=True
@@ -104,8 +103,6 @@ def fit_texts(
         for batch in batches:
             vectors.append(chosen.encode_documents(batch))
             advance(len(batch))
-    if not vectors:
-        raise InvalidInputError(f"{texts} holds no text: give one a line")
     config = TransitConfig(
         code, numbers=numbers, max_error=max_error, **({} if steps else {"layers": 0, "predictor_hidden": 8})
     )

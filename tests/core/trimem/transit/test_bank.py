@@ -286,6 +286,101 @@ def test_what_made_room_is_gone_from_the_disk(small: Open, tmp_path: Path) -> No
     assert not any(b"xq7719zz" in data for data in left)
 
 
+def unlike(texts: Sequence[str]) -> tuple[Idrp, float]:
+    """Return a codec fitted to other things than texts, and how far off it is."""
+    noise = torch.randn(200, DIM, generator=torch.Generator().manual_seed(5)) * torch.logspace(2, -2, DIM)
+    codec = Idrp.principal(noise, TransitConfig(CODE, layers=0, predictor_hidden=8))
+    whole = torch.from_numpy(Letters().encode_documents(texts))
+    return codec, float((codec.expand(codec.compress(whole)) - whole).square().mean())
+
+
+def test_refitting_loses_no_slot_and_keeps_the_bound(small: Open) -> None:
+    texts = [f"text number {i}" for i in range(80)]
+    codec, lost = unlike(texts)
+    bank, other = small(codec=codec, max_error=0.05), small()
+    ids = bank.remember([*texts, "Two sentences. In one text."], namespace="a")
+    read(bank, texts[7])
+    other.recall(texts[3], 1, namespace="a")
+    before = bank.stats()
+    report = bank.refit()
+    assert report.kept
+    assert (report.slots, report.after < 0.8 * report.before) == (81, True)
+    assert bank.codec.fingerprint != codec.fingerprint
+    whole = torch.from_numpy(Letters().encode_documents(texts))
+    assert (bank.codec.expand(bank.codec.compress(whole)) - whole).square().mean() < 0.8 * lost
+    for each in (bank, other, small()):
+        assert (each.vectors(ids[:80]) - whole).abs().max() <= 0.05
+        assert each.recall(texts[3], 1, namespace="a")[0].id == ids[3]
+        assert each.verify().ok
+    after = other.stats()
+    assert (after.slots, after.compiled, after.documents) == (before.slots, before.compiled, before.documents)
+    bank.remember("Another.", namespace="a")
+    assert other.recall("Another.", 1, namespace="a")[0].text == "Another."
+    assert not bank.refit().kept, "it cannot become better by the same again"
+    with pytest.raises(FingerprintMismatch):
+        small(codec=codec)
+
+
+def test_refitting_takes_in_what_others_write_meanwhile(small: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [f"text number {i}" for i in range(80)]
+    bank, other = small(codec=unlike(texts)[0]), small()
+    bank.remember(texts, namespace="a")
+    recode = bank._store.recode
+    tried: list[int] = []
+
+    def overtaken(*arguments: Any) -> list[str]:
+        if not tried:
+            other.remember(PUMP, namespace="a")
+        tried.append(len(arguments[0]))
+        return recode(*arguments)
+
+    monkeypatch.setattr(bank._store, "recode", overtaken)
+    assert bank.refit().slots == 81
+    assert tried == [80, 81]
+    assert other.recall(PUMP, 1, namespace="a")[0].text == PUMP
+    assert bank.verify().ok
+
+
+def test_a_refit_that_fails_changes_nothing(small: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [f"text number {i}" for i in range(80)]
+    codec, _ = unlike(texts)
+    bank = small(codec=codec)
+    ids = bank.remember(texts, namespace="a")
+    before = bank.vectors(ids)
+
+    def full(*_: Any) -> None:
+        raise OSError("on purpose")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("trimem.store.shards.ShardChange.enter", full)
+        with pytest.raises(OSError, match="on purpose"):
+            bank.refit()
+    again = small()
+    assert again.codec.fingerprint == codec.fingerprint
+    assert torch.equal(again.vectors(ids), before)
+    assert again.verify().ok
+    bank.forget(namespace="a")
+    with pytest.raises(InvalidInputError, match="at least 3 texts, the bank holds 0"):
+        bank.refit()
+
+
+def test_what_does_not_surprise_is_a_use_of_what_says_it(tmp_path: Path, encoder: Encoder) -> None:
+    with TransitBank.open(tmp_path / "bank", encoder=encoder, slots=3, surprise=0.2) as bank:
+        pump, _, again = bank.remember([PUMP, BOAT, "In the cellar the blue pump runs at nine bar."], namespace="a")
+        assert again == pump
+        assert held(bank) == {PUMP, BOAT}
+        assert bank.remember("The blue pump in the cellar runs at 9 bar.", namespace="a") == [pump]
+        (elsewhere,) = bank.remember("The blue pump in the cellar runs at 9 bar.", namespace=("a", "b"))
+        assert elsewhere != pump, "another namespace holds its own"
+        bank.remember(CAKE, namespace="a")
+        assert PUMP in held(bank), "it was used twice"
+        assert BOAT not in held(bank)
+        (new,) = bank.remember(
+            "The blue pump in the cellar runs at six bar.", namespace="a", ids=bank._store.slots([pump])[0].document
+        )
+        assert new != pump, "a text under a key that there is takes its place"
+
+
 # More than one
 
 
@@ -348,6 +443,7 @@ def test_a_bank_opens_as_it_was_made(small: Open, tmp_path: Path) -> None:
         ({"per": "user"}, "tenant"),
         ({"half_life": 0.0}, "above 0"),
         ({"max_error": -1.0}, "max_error"),
+        ({"surprise": 2.0}, "surprise"),
     ):
         made = TransitBank.open(tmp_path / "new", codec=CODEC, encoder=Letters(), **wrong)
         with made as bank, pytest.raises(InvalidInputError, match=said):
@@ -382,7 +478,7 @@ def test_a_damaged_codec_is_made_good_by_the_one_that_is_given(small: Open) -> N
     bank = small(codec=CODEC)
     ids = bank.remember([PUMP, BOAT], namespace="a")
     before = bank.vectors(ids)
-    file = bank._store.tensors.path("codec")
+    file = bank._store.tensors.path(f"codec-{CODEC.fingerprint}")
     file.write_bytes(file.read_bytes()[:-1] + b"?")
     bank.close()
     with pytest.raises(CorruptTensorError, match="codec"):
