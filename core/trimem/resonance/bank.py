@@ -346,7 +346,7 @@ class ResonanceBank(StoredBank):
 
 
 def _hit(slot: Slot, found: Resonant) -> SoundHit:
-    return SoundHit(slot, score(found.z), None, found.nats, found.z, found.word)
+    return SoundHit(slot, score(found.z), nats=found.nats, z=found.z, word=found.word)
 
 
 def _place_in(line: Sequence[SlotInLine], spot: Spot) -> int | None:
