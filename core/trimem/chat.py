@@ -34,6 +34,7 @@ def chat(
     namespace: str | Sequence[str] | None = None,
     k: int = 5,
     where: Mapping[str, Any] | None = None,
+    min_trust: float = 0.0,
     tools: Sequence[Tool] = (),
     max_new_tokens: int = 256,
     read: ReadConfig | str = "dense",
@@ -50,6 +51,7 @@ def chat(
         namespace: Whose memory; required with a bank.
         k: How many hits at most.
         where: Filter on metadata, as in :meth:`trimem.Bank.recall`.
+        min_trust: The least trust of a hit, as there.
         tools: What the model may call; calls stand in the text of the answer (:mod:`trimem.lm.tool_calls`).
         max_new_tokens: Most tokens of the answer.
         read: How explicit memory is read, as in :meth:`trimem.ExplicitBank.attach`.
@@ -72,7 +74,7 @@ def chat(
     if namespace is None:
         raise InvalidInputError("namespace= must say whose memory is read")
     if not isinstance(bank, ExplicitBank):
-        hits = bank.recall(question, k, namespace=namespace, where=where)
+        hits = bank.recall(question, k, namespace=namespace, where=where, min_trust=min_trust)
         return AnswerStream(
             _Speaking(lm, _with_notes(messages, hits), tools, max_new_tokens, options, started, hits).speak
         )
@@ -83,6 +85,7 @@ def chat(
             namespace=namespace,
             k=k,
             where=where,
+            min_trust=min_trust,
             history=history,
             system=system,
             max_new_tokens=max_new_tokens,
@@ -90,7 +93,7 @@ def chat(
             stream=True,
             **options,
         )
-    find = partial(bank.recall, question, k, namespace=namespace, where=where, history=history)
+    find = partial(bank.recall, question, k, namespace=namespace, where=where, min_trust=min_trust, history=history)
     reader = _Reader(find, partial(bank.attach, lm, read=read))
     return AnswerStream(_Speaking(lm, messages, tools, max_new_tokens, options, started, reader=reader).speak)
 
