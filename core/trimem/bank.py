@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import timedelta
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from trimem.types import BankStats, ErasureReceipt, EvictionReport, Hit, Metadata, SlotId, StoredText, Turn
 
@@ -22,6 +22,9 @@ class Bank(ABC):
     A namespace is required wherever something is written or read; it stands for itself and all below
     it. Methods that start with ``a`` do the same off the event loop.
     """
+
+    attachable: ClassVar[bool] = True
+    """Whether a model can attend to what it holds; where it cannot, :meth:`attach` refuses."""
 
     @abstractmethod
     def remember(

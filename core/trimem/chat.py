@@ -1,7 +1,8 @@
 """A conversation with a local model that reads a bank: what chat models and servers are made of.
 
-How the memory is read depends on the bank. Explicit memory is attached to the model's attention, and a conversation
-without tools is answered by :meth:`trimem.ExplicitBank.ask`; other banks' hits go into the prompt as quotations.
+How the memory is read depends on the bank. It is attached to the model's attention where that is possible; from
+explicit memory, a conversation without tools is answered by :meth:`trimem.ExplicitBank.ask`. What cannot be attached
+is quoted in the prompt.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from trimem.lm.chat import ChatMessage, Tool, check_tools, prompt
 from trimem.lm.generate import generate, pieces
 from trimem.lm.model import LanguageModel
 from trimem.text.quoting import quoted
-from trimem.types import Answer, Hit, Message, Timings
+from trimem.types import Answer, Citation, Hit, Message, Timings
 
 
 def chat(
@@ -34,6 +35,7 @@ def chat(
     namespace: str | Sequence[str] | None = None,
     k: int = 5,
     where: Mapping[str, Any] | None = None,
+    min_trust: float = 0.0,
     tools: Sequence[Tool] = (),
     max_new_tokens: int = 256,
     read: ReadConfig | str = "dense",
@@ -50,6 +52,7 @@ def chat(
         namespace: Whose memory; required with a bank.
         k: How many hits at most.
         where: Filter on metadata, as in :meth:`trimem.Bank.recall`.
+        min_trust: The least trust of a hit, as there.
         tools: What the model may call; calls stand in the text of the answer (:mod:`trimem.lm.tool_calls`).
         max_new_tokens: Most tokens of the answer.
         read: How explicit memory is read, as in :meth:`trimem.ExplicitBank.attach`.
@@ -71,42 +74,46 @@ def chat(
         return AnswerStream(_Speaking(lm, messages, tools, max_new_tokens, options, started).speak)
     if namespace is None:
         raise InvalidInputError("namespace= must say whose memory is read")
-    if not isinstance(bank, ExplicitBank):
-        hits = bank.recall(question, k, namespace=namespace, where=where)
+    find: Callable[..., Sequence[Hit]] = partial(
+        bank.recall, question, k, namespace=namespace, where=where, min_trust=min_trust
+    )
+    if not bank.attachable:
+        hits = find()
         return AnswerStream(
             _Speaking(lm, _with_notes(messages, hits), tools, max_new_tokens, options, started, hits).speak
         )
-    system, history, plain = _parted(messages)
-    if plain and not tools and lm is bank.model:
-        return bank.ask(
-            question,
-            namespace=namespace,
-            k=k,
-            where=where,
-            history=history,
-            system=system,
-            max_new_tokens=max_new_tokens,
-            read=read,
-            stream=True,
-            **options,
-        )
-    find = partial(bank.recall, question, k, namespace=namespace, where=where, history=history)
-    reader = _Reader(find, partial(bank.attach, lm, read=read))
+    attach: Callable[..., AbstractContextManager[Any]] = partial(bank.attach, lm)
+    if isinstance(bank, ExplicitBank):
+        system, history, plain = _parted(messages)
+        if plain and not tools and lm is bank.model:
+            return bank.ask(
+                question,
+                namespace=namespace,
+                k=k,
+                where=where,
+                min_trust=min_trust,
+                history=history,
+                system=system,
+                max_new_tokens=max_new_tokens,
+                read=read,
+                stream=True,
+                **options,
+            )
+        find, attach = partial(find, history=history), partial(attach, read=read)
+    reader = _Reader(find, attach)
     return AnswerStream(_Speaking(lm, messages, tools, max_new_tokens, options, started, reader=reader).speak)
 
 
 class _Reader:
     """Finds hits, and attaches them, or what replaced them meanwhile."""
 
-    def __init__(
-        self, find: Callable[[], Sequence[Hit]], attach: Callable[..., AbstractContextManager[Reading]]
-    ) -> None:
+    def __init__(self, find: Callable[[], Sequence[Hit]], attach: Callable[..., AbstractContextManager[Any]]) -> None:
         self._find = find
         self._attach = attach
         self.hits = find()
 
     @contextmanager
-    def attached(self) -> Iterator[Reading]:
+    def attached(self) -> Iterator[Any]:
         with ExitStack() as stack:
             yield read_found(self.hits, find=self._find, read=lambda hits: stack.enter_context(self._attach(hits=hits)))
 
@@ -161,9 +168,12 @@ class _Speaking:
             prompt_tokens=len(self._prompt),
             memory_tokens=0 if reading is None else reading.tokens,
             new_tokens=generation.new_tokens,
-            citations=() if reading is None else citations(self._lm, reading.passages, generation.new_tokens),
+            citations=self._citations(reading, generation.new_tokens),
             pieces=tuple(pieces(self._lm, generation.ids)),
         )
+
+    def _citations(self, reading: object, new_tokens: int) -> tuple[Citation, ...]:
+        return citations(self._lm, reading.passages, new_tokens) if isinstance(reading, Reading) else ()
 
 
 def _question(messages: Sequence[ChatMessage]) -> str:

@@ -62,6 +62,8 @@ class ChatTrimem(BaseChatModel):
     """How many slots are read at most."""
     filter: dict[str, Any] | None = None
     """Metadata they must have, as ``where`` of :meth:`trimem.Bank.recall`."""
+    min_trust: float = Field(default=0.0, ge=0, le=1)
+    """How far they must be trusted at least."""
     read: SkipValidation[ReadConfig | str] = "dense"
     """How explicit memory is read, as in :meth:`trimem.ExplicitBank.attach`."""
     max_tokens: int = Field(default=256, ge=1)
@@ -109,7 +111,7 @@ class ChatTrimem(BaseChatModel):
 
     @property
     def _identifying_params(self) -> Mapping[str, Any]:
-        own = ("namespace", "k", "filter", "max_tokens", "temperature", "stop")
+        own = ("namespace", "k", "filter", "min_trust", "max_tokens", "temperature", "stop")
         return {"model_name": self._name, "bank": repr(self.bank), **{name: getattr(self, name) for name in own}}
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
@@ -242,6 +244,7 @@ class _Talk:
             tools=self._tools,
             max_new_tokens=self._most,
             read=self._model.read,
+            min_trust=self._model.min_trust,
             **self._scope,
             **self._options,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal, Self
 
 from langchain_core.documents import Document
@@ -12,6 +12,7 @@ from pydantic import Field
 
 from langchain_trimem._banks import HoldsBank, documents
 from trimem.errors import InvalidInputError
+from trimem.store.database import utc_now
 from trimem.text.quoting import quoted
 from trimem.types import Hit, Namespace, Turn, as_namespace
 
@@ -19,10 +20,6 @@ try:
     from langchain_classic.base_memory import BaseMemory
 except ModuleNotFoundError:  # where it was before LangChain 1.0
     from langchain_core.memory import BaseMemory  # type: ignore[import-not-found, no-redef]
-
-
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
 
 
 class BankMemory(HoldsBank, BaseMemory):
@@ -46,11 +43,15 @@ class BankMemory(HoldsBank, BaseMemory):
     """Whether it holds documents, best first."""
     k: int = Field(default=4, ge=1)
     """How many turns at most, or pieces of long ones."""
+    min_trust: float = Field(default=0.0, ge=0, le=1)
+    """How far a turn must be trusted at least."""
+    ttl: timedelta | None = None
+    """How long a turn is held; None is for ever."""
     human: str = "Human"
     """What the speaker of inputs is called."""
     ai: str = "AI"
     """What the speaker of outputs is called."""
-    clock: Callable[[], datetime] = Field(default=_utc_now, repr=False, exclude=True)
+    clock: Callable[[], datetime] = Field(default=utc_now, repr=False, exclude=True)
     """Tells when a turn is said."""
 
     @property
@@ -77,11 +78,11 @@ class BankMemory(HoldsBank, BaseMemory):
             InvalidInputError: It is not clear which input or output is meant, or the session is not named.
         """
         if turns := self._turns(inputs, outputs):
-            self.bank.remember(turns, namespace=self._path(inputs))
+            self.bank.remember(turns, namespace=self._path(inputs), ttl=self.ttl)
 
     async def asave_context(self, inputs: dict[str, Any], outputs: dict[str, Any]) -> None:
         if turns := self._turns(inputs, outputs):
-            await self.bank.aremember(turns, namespace=self._path(inputs))
+            await self.bank.aremember(turns, namespace=self._path(inputs), ttl=self.ttl)
 
     def clear(self) -> None:
         """Erase all of the namespace from the disk, every session of it; see :meth:`session` for one."""
@@ -95,7 +96,7 @@ class BankMemory(HoldsBank, BaseMemory):
         return self.model_copy(update={"namespace": (*as_namespace(self.namespace), name), "session_key": None})
 
     def _scope(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        return {"k": self.k, "namespace": self._path(inputs)}
+        return {"k": self.k, "namespace": self._path(inputs), "min_trust": self.min_trust}
 
     def _path(self, inputs: Mapping[str, Any]) -> Namespace:
         path = as_namespace(self.namespace)

@@ -24,6 +24,8 @@ class BankRetriever(HoldsBank, BaseRetriever):
     """How many documents at most."""
     filter: dict[str, Any] | None = None
     """Metadata a document must have, as ``where`` of :meth:`trimem.Bank.recall`."""
+    min_trust: float = Field(default=0.0, ge=0, le=1)
+    """How far a document must be trusted at least."""
 
     def _get_relevant_documents(
         self,
@@ -54,6 +56,7 @@ class BankRetriever(HoldsBank, BaseRetriever):
             "k": self.k if k is None else k,
             "namespace": self.namespace if namespace is None else namespace,
             "where": self.filter if filter is None else filter,
+            "min_trust": self.min_trust,
         }
 
     def _get_ls_params(self, **kwargs: Any) -> LangSmithRetrieverParams:

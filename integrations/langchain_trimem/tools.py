@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from langchain_core.documents import Document
 from langchain_core.tools import BaseTool, StructuredTool, ToolException
@@ -38,7 +38,19 @@ class Forget(BaseModel):
     ids: list[str] = Field(description="The ids that stand in brackets before recalled notes.", min_length=1)
 
 
-def memory_tools(bank: Bank, namespace: Scope, *, k: int = 4, metadata: Metadata | None = None) -> list[BaseTool]:
+PROVENANCE = "a model"
+"""Who what is remembered by the tool is from."""
+
+
+def memory_tools(
+    bank: Bank,
+    namespace: Scope,
+    *,
+    k: int = 4,
+    metadata: Metadata | None = None,
+    trust: float | None = None,
+    min_trust: float = 0.0,
+) -> list[BaseTool]:
     """Return the tools ``remember``, ``recall`` and ``forget`` for a bank.
 
     Whose memory it is, is fixed here and no argument of the tools: a model cannot reach another tenant's.
@@ -48,40 +60,45 @@ def memory_tools(bank: Bank, namespace: Scope, *, k: int = 4, metadata: Metadata
         bank: The bank.
         namespace: Whose memory is read, written and erased; or a function that tells it at each call.
         k: How many notes ``recall`` returns at most.
-        metadata: Stored beside what is remembered.
+        metadata: Stored beside what is remembered, whose provenance is :data:`PROVENANCE`.
+        trust: How far what is remembered is to be trusted, from 0 to 1; fully by default.
+        min_trust: How far notes must be trusted at least to be recalled.
     """
     return [
-        remember_tool(bank, namespace, metadata=metadata),
-        recall_tool(bank, namespace, k=k),
+        remember_tool(bank, namespace, metadata=metadata, trust=trust),
+        recall_tool(bank, namespace, k=k, min_trust=min_trust),
         forget_tool(bank, namespace),
     ]
 
 
-def remember_tool(bank: Bank, namespace: Scope, *, metadata: Metadata | None = None) -> BaseTool:
+def remember_tool(
+    bank: Bank, namespace: Scope, *, metadata: Metadata | None = None, trust: float | None = None
+) -> BaseTool:
     """Return the tool ``remember``; see :func:`memory_tools`. Its artifact is the ids of the slots."""
+    about: dict[str, Any] = {"metadata": metadata, "provenance": PROVENANCE, "trust": trust}
 
     def remember(text: str) -> tuple[str, list[str]]:
         with _model_errors():
-            return _remembered(bank.remember(text, namespace=_told(namespace), metadata=metadata))
+            return _remembered(bank.remember(text, namespace=_told(namespace), **about))
 
     async def aremember(text: str) -> tuple[str, list[str]]:
         with _model_errors():
-            return _remembered(await bank.aremember(text, namespace=_told(namespace), metadata=metadata))
+            return _remembered(await bank.aremember(text, namespace=_told(namespace), **about))
 
     return _tool(remember, aremember, Remember, "Remember something for later conversations.")
 
 
-def recall_tool(bank: Bank, namespace: Scope, *, k: int = 4) -> BaseTool:
+def recall_tool(bank: Bank, namespace: Scope, *, k: int = 4, min_trust: float = 0.0) -> BaseTool:
     """Return the tool ``recall``; see :func:`memory_tools`. Its artifact is the documents."""
     check_k(k)
 
     def recall(query: str) -> tuple[str, list[Document]]:
         with _model_errors():
-            return _recalled(bank.recall(query, k, namespace=_told(namespace)))
+            return _recalled(bank.recall(query, k, namespace=_told(namespace), min_trust=min_trust))
 
     async def arecall(query: str) -> tuple[str, list[Document]]:
         with _model_errors():
-            return _recalled(await bank.arecall(query, k, namespace=_told(namespace)))
+            return _recalled(await bank.arecall(query, k, namespace=_told(namespace), min_trust=min_trust))
 
     return _tool(recall, arecall, Recall, "Look for what was remembered earlier. Each note begins with its id.")
 

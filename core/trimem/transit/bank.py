@@ -58,6 +58,7 @@ class TransitBank(SlotBank):
     """
 
     mechanism = "transit"
+    attachable = False
 
     def __init__(
         self,

@@ -8,16 +8,26 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from langchain_trimem import BankMemory, BankRetriever, ChatTrimem, ExplicitMemory, TransitMemory, TransitRetriever
+from langchain_trimem import (
+    BankMemory,
+    BankRetriever,
+    ChatTrimem,
+    ExplicitMemory,
+    ResonanceMemory,
+    ResonanceRetriever,
+    TransitMemory,
+    TransitRetriever,
+)
 from tests import tools_template
 from tests.contracts.bank import BOAT, CAKE, PUMP
 from tests.contracts.tenants import TenantsContract
 from tests.loop import loop_alive
-from trimem import Bank, TransitBank
+from trimem import Bank, ResonanceBank, TransitBank
 from trimem.text.encoders import Encoder
 from trimem.text.quoting import HEADER
 
 BANKS: dict[str, tuple[type[Bank], type[BankMemory], type[BankRetriever]]] = {
+    "resonance": (ResonanceBank, ResonanceMemory, ResonanceRetriever),
     "transit": (TransitBank, TransitMemory, TransitRetriever),
 }
 
@@ -77,10 +87,34 @@ class Mechanism:
         assert read is not None
         assert without is not None
         assert read["input_tokens"] > without["input_tokens"] + len(lm.tokenize(BOAT))
+        attached = read["input_token_details"]["cache_read"] > 0
+        assert attached == (source["attention"] is not None) == bank.attachable
 
     def test_a_bank_of_another_mechanism_is_refused(self, bank: Bank) -> None:
         with pytest.raises(ValidationError, match=r"takes a trimem.ExplicitBank, got"):
             ExplicitMemory(bank=bank, namespace="acme")
+
+
+class TestResonance(Mechanism, TenantsContract):
+    name = "resonance"
+
+    def write(self, bank: Bank, tenant: str, text: str) -> None:
+        ResonanceMemory(bank=bank, namespace=tenant).save_context({"in": text}, {"out": ""})
+
+    def read(self, bank: Bank, tenant: str, query: str) -> str:
+        found = [
+            ResonanceMemory(bank=bank, namespace=tenant, by=by).load_memory_variables({"in": query})
+            for by in ("auto", "sound", "meaning")
+        ]
+        return str(found)
+
+    def test_what_was_misheard_is_found_by_sound(self, bank: Bank) -> None:
+        memory = ResonanceMemory(bank=bank, namespace="acme", k=1, by="sound")
+        memory.save_context({"in": "Ilse Marquardt heads finance."}, {"out": "I see."})
+        memory.save_context({"in": BOAT}, {"out": "Oh."})
+        assert "Marquardt" in memory.load_memory_variables({"in": "ilsa market"})["history"]
+        found = ResonanceRetriever(bank=bank, namespace="acme", k=1, by="sound").invoke("the gray bode")
+        assert BOAT in found[0].page_content
 
 
 class TestTransit(Mechanism, TenantsContract):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import warnings
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -86,6 +86,18 @@ async def test_async_does_the_same_and_leaves_the_loop_alive(memory: ExplicitMem
     async with loop_alive():
         await memory.aclear()
     assert memory.load_memory_variables({"input": "pump"}) == {"history": ""}
+
+
+def test_turns_may_fade_and_must_be_trusted(memory: ExplicitMemory) -> None:
+    memory.bank.remember(CAKE, namespace="acme", trust=0.2)
+    memory.min_trust, memory.ttl = 0.5, timedelta(days=1)
+    memory.save_context({"input": PUMP}, {"output": "I see."})
+    said = memory.load_memory_variables({"input": "The pump? The cake?"})["history"]
+    assert PUMP in said
+    assert CAKE not in said
+    memory.ttl = timedelta(microseconds=1)
+    memory.save_context({"input": BOAT}, {"output": "Oh."})
+    assert BOAT not in memory.load_memory_variables({"input": "the boat"})["history"]
 
 
 def test_clearing_leaves_no_bytes(memory: ExplicitMemory, tmp_path: Path) -> None:

@@ -118,6 +118,16 @@ def test_the_tenant_may_be_told_at_each_call(filled: ExplicitBank) -> None:
     assert "somebody else" in recall.invoke({"query": "red pump"})
 
 
+def test_what_a_model_remembers_may_be_trusted_less(bank: ExplicitBank) -> None:
+    bank.remember(CAKE, namespace="acme")
+    remember, recall, _ = memory_tools(bank, "acme", trust=0.3)
+    remember.invoke({"text": BOAT})
+    hits = bank.recall("boat", namespace="acme")
+    assert [(hit.slot.trust, hit.slot.provenance) for hit in hits] == [(0.3, "a model"), (1.0, None)]
+    assert BOAT in recall.invoke({"query": "boat"})
+    assert BOAT not in recall_tool(bank, "acme", min_trust=0.5).invoke({"query": "boat"})
+
+
 def test_what_a_model_does_wrong_it_is_told(filled: ExplicitBank) -> None:
     mine = tools(filled)
     said = mine["remember"].invoke(call("remember", text=" "))
