@@ -16,7 +16,7 @@ from trimem.store.database import touch
 from trimem.store.reader import in_batches
 from trimem.store.reading import ReadableStore
 from trimem.store.rows import hash_text
-from trimem.store.schema import SEARCH_TABLE, DocumentRow, ErasureRow, SlotRow
+from trimem.store.schema import SEARCH_TABLE, DocumentRow, ErasureRow, ItemRow, SlotRow
 from trimem.store.scope import Where, format_path, having, in_scope, parse_path, under
 from trimem.store.shards import ShardChange
 from trimem.types import ErasureReceipt, Namespace, SlotId
@@ -79,15 +79,23 @@ class ErasableStore(ReadableStore):
             A receipt for each namespace, with the reason ``"expired"``.
         """
         expired = select(SlotRow.namespace, SlotRow.slot_id).where(SlotRow.expires_at <= self.now())
+        bare = (
+            select(DocumentRow.namespace, DocumentRow.id)
+            .join(ItemRow, ItemRow.document_id == DocumentRow.id)
+            .where(ItemRow.expires_at <= self.now(), _NO_SLOTS)
+        )
         with self.session(expired=True) as session:
-            if session.execute(expired.limit(1)).first() is None:
+            if not any(session.execute(some.limit(1)).first() for some in (expired, bare)):
                 return []
-        doomed: dict[str, list[SlotId]] = {}
+        doomed: dict[str, tuple[list[SlotId], list[int]]] = {}
         with self.changing() as (session, change):
             for path, slot in session.execute(expired.order_by(SlotRow.namespace, SlotRow.id)):
-                doomed.setdefault(path, []).append(slot)
+                doomed.setdefault(path, ([], []))[0].append(slot)
+            for path, document in session.execute(bare.order_by(DocumentRow.namespace, DocumentRow.id)):
+                doomed.setdefault(path, ([], []))[1].append(document)
             receipts = [
-                self._erase(session, change, parse_path(path), slots, "expired") for path, slots in doomed.items()
+                self._erase(session, change, parse_path(path), slots, "expired", documents)
+                for path, (slots, documents) in doomed.items()
             ]
         self.finish_erasures(wait)
         return receipts

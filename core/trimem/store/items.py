@@ -144,7 +144,7 @@ class ItemRows:
             .join(ItemRow, ItemRow.document_id == DocumentRow.id)
             .where(under(DocumentRow.namespace, namespace), ItemRow.expires_at <= self._store.now())
         )
-        with self._store.session() as session:
+        with self._store.session(expired=True) as session:
             if session.execute(expired.limit(1)).first() is None:
                 return []
         with self._changing() as (session, change):

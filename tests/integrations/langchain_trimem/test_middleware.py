@@ -17,11 +17,11 @@ from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 from pydantic import Field
 
-from langchain_trimem import TrimemMiddleware
+from langchain_trimem import ChatTrimem, TrimemMiddleware
 from tests.contracts.bank import BOAT, CAKE, PUMP
 from tests.contracts.tenants import TenantsContract
 from tests.loop import loop_alive
-from trimem import Bank, ExplicitBank, InvalidInputError, InvalidNamespaceError
+from trimem import Bank, ExplicitBank, InvalidInputError, InvalidNamespaceError, LanguageModel
 from trimem.text.quoting import HEADER
 
 
@@ -198,6 +198,14 @@ def test_what_it_may_be_told(bank: ExplicitBank) -> None:
     with pytest.raises(InvalidInputError, match="at least 1"):
         TrimemMiddleware(bank, k=0)
     assert "pump" not in repr(TrimemMiddleware(bank))
+
+
+def test_a_model_that_really_reads_knows_it_from_another_thread(bank: ExplicitBank, smollm: LanguageModel) -> None:
+    agent = agent_of(ChatTrimem(model=smollm, max_tokens=16), bank, k=1, remember=["user"])
+    agent.invoke(**say("My boat is called Gudrun.", thread="one"))
+    assert "Gudrun" in agent.invoke(**say("What is my boat called?", thread="two"))["messages"][-1].text
+    bob = say("What is my boat called?", thread="three", context=Context("bob"))
+    assert "Gudrun" not in agent.invoke(**bob)["messages"][-1].text
 
 
 class TestTenants(TenantsContract):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from llama_index.core.llms import MockLLM
 from llama_index.core.memory import BaseMemory, BaseMemoryBlock, Memory
 from llama_index.core.memory.memory import InsertMethod
 from pydantic import ValidationError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from llama_index_trimem import ExplicitRetriever, TrimemLLM, TrimemMemory, TrimemMemoryBlock
 from tests.contracts.bank import BOAT, CAKE, PUMP
@@ -37,6 +39,14 @@ def texts(messages: Sequence[ChatMessage]) -> list[str]:
 
 
 # The block
+
+
+@pytest.fixture
+async def engine(tmp_path: Path) -> AsyncIterator[AsyncEngine]:
+    """Where ``Memory`` keeps what it has not let go of; its own is never closed."""
+    engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/chat.sqlite")
+    yield engine
+    await engine.dispose()
 
 
 @pytest.fixture
@@ -99,9 +109,12 @@ async def test_a_block_forgets_for_good(block: TrimemMemoryBlock, bank: Explicit
     assert bank.stats().documents == 1
 
 
-async def test_memory_fills_it_when_it_lets_go(block: TrimemMemoryBlock, bank: ExplicitBank) -> None:
+async def test_memory_fills_it_when_it_lets_go(
+    block: TrimemMemoryBlock, bank: ExplicitBank, engine: AsyncEngine
+) -> None:
     memory = Memory.from_defaults(
         session_id="s", token_limit=120, chat_history_token_ratio=0.4, token_flush_size=20, memory_blocks=[block],
+        async_engine=engine,
         insert_method=InsertMethod.USER,
     )  # fmt: skip
     for i in range(6):
@@ -114,14 +127,14 @@ async def test_memory_fills_it_when_it_lets_go(block: TrimemMemoryBlock, bank: E
     assert HEADER in texts(read)[-1]
 
 
-async def test_an_eager_block_need_not_wait(bank: ExplicitBank) -> None:
+async def test_an_eager_block_need_not_wait(bank: ExplicitBank, engine: AsyncEngine) -> None:
     block = TrimemMemoryBlock(bank=bank, namespace="ann", eager=True, across_sessions=True)
-    first = Memory.from_defaults(session_id="one", memory_blocks=[block])
+    first = Memory.from_defaults(session_id="one", memory_blocks=[block], async_engine=engine)
     await first.aput(user("I drink oolong tea."))
     await first.aget()
     await first.aget()
     assert bank.stats().documents == 1
-    second = Memory.from_defaults(session_id="two", memory_blocks=[block])
+    second = Memory.from_defaults(session_id="two", memory_blocks=[block], async_engine=engine)
     await second.aput(user("Which tea do I drink?"))
     assert "oolong" in texts(await second.aget())[0]
 

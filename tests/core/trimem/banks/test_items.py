@@ -157,6 +157,17 @@ def test_items_live_as_long_as_they_are_read(items: Items, clock: Clock, tmp_pat
     assert again.created_at == clock.now, "what had expired is not what is put now"
 
 
+def test_a_bank_that_sweeps_takes_expired_items_along(items: Items, clock: Clock) -> None:
+    items.write([NewItem(ANN, "bare", {}, ttl=MINUTE), NewItem(ANN, "said", {}, [PUMP], MINUTE), say("long", BOAT)])
+    clock.now += MINUTE
+    (receipt,) = items._store.erase_expired()
+    assert (receipt.reason, receipt.documents, len(receipt.slots)) == ("expired", 2, 1)
+    assert (items._store.erase_expired(), items.sweep()) == ([], [])
+    items.write([NewItem(ANN, "said", {}, [PUMP], MINUTE)])
+    clock.now += MINUTE
+    assert [receipt.documents for receipt in items.sweep()] == [1]
+
+
 def test_items_outlive_the_process(items: Items, tmp_path: Path, encoder: Encoder) -> None:
     items.write([say("pump", PUMP), NewItem(BOB, "bare", {"n": 1})])
     before = items.search(), items.search("pump"), items.namespaces()
