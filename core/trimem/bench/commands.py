@@ -294,6 +294,9 @@ def bench_transit(
     json_path: ResultOption,
     images: Annotated[Path | None, typer.Option("--images", help="Folder of images.")] = None,
     embeddings: Annotated[Path | None, typer.Option("--embeddings", help="A file in SQuAD's format.")] = None,
+    fitted_to: Annotated[
+        Path | None, typer.Option("--fitted-to", help="Texts, one a line, to fit to instead of those of --embeddings.")
+    ] = None,
     kv: Annotated[
         Path | None, typer.Option("--kv", help="A file in SQuAD's format, whose passages' key-values are stored.")
     ] = None,
@@ -329,6 +332,7 @@ def bench_transit(
         images=images,
         train=train,
         squad=embeddings,
+        fitted_to=fitted_to,
         kv=kv,
         n=n,
         tasks=task or IMAGE_TASKS,

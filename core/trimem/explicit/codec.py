@@ -73,6 +73,21 @@ class Codec(Protocol):
         ...
 
 
+GIVEN = "given:"
+"""How the names of codecs begin that a bank is given, instead of making them itself; their fingerprint follows."""
+
+
+class FittedCodec(Codec, Protocol):
+    """A codec that was fitted elsewhere: :class:`trimem.transit.key_values.KeyValueCodec` is one.
+
+    Attributes:
+        fingerprint: Identifies it; key-values that it encoded are decoded by nothing else.
+    """
+
+    @property
+    def fingerprint(self) -> str: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Plain:
     """Numbers as they are, in floating point.

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from trimem.errors import InvalidInputError
-from trimem.explicit.codec import CODECS
+from trimem.explicit.codec import CODECS, GIVEN
 from trimem.explicit.select import DEFAULT, NAMES
 from trimem.versioned import read_config
 
@@ -28,7 +28,8 @@ class ExplicitConfig:
             section 3.1: 128).
         instruction: What stands before the references, in the model's chat format where it has one.
         codec: In which numbers key-values are stored, one of :data:`trimem.explicit.codec.CODECS`, or
-            ``"pq"``, the paper's product quantisation (:mod:`trimem.explicit.product_quantization`).
+            ``"pq"``, the paper's product quantisation (:mod:`trimem.explicit.product_quantization`). A bank that
+            is opened with ``codec=`` has the fingerprint of that one here.
         selection: By which rule the tokens of a head are ranked, one of
             :data:`trimem.explicit.select.NAMES`. What ranks first is read first and kept longest.
         context: What a reference knows when it is written: ``"independent"`` knows the prefix (Memory³,
@@ -63,7 +64,8 @@ class ExplicitConfig:
         if not self.instruction.strip():
             raise InvalidInputError("instruction must not be empty: its first tokens are the sink all references share")
         for name, known in (("codec", CODEC_NAMES), ("selection", NAMES), ("heads", HEADS), ("context", CONTEXTS)):
-            if getattr(self, name) not in known:
+            given = name == "codec" and str(self.codec).startswith(GIVEN)
+            if getattr(self, name) not in known and not given:
                 raise InvalidInputError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
         if self.tokens is not None and (not isinstance(self.tokens, int) or self.tokens < 1):
             raise InvalidInputError(f"tokens must be a whole number of at least 1, or None, got {self.tokens!r}")

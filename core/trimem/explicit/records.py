@@ -9,7 +9,7 @@ from torch import Tensor
 
 from trimem.errors import CorruptTensorError
 from trimem.explicit.cache import RecordCache
-from trimem.explicit.codec import Codec, codec
+from trimem.explicit.codec import Codec, FittedCodec, codec
 from trimem.explicit.compiler import Compiler
 from trimem.explicit.product_quantization import ProductQuantization
 from trimem.explicit.record import Record, rows
@@ -34,12 +34,16 @@ class Records:
         store: Knows where they lie.
         memory: Holds those that were read lately, decoded.
         device: Holds those that were read last, on the model's device; idle where that is the CPU.
+        given: The codec that the bank was opened with, if it was.
     """
 
-    def __init__(self, store: MetadataStore, memory: RecordCache, device: RecordCache) -> None:
+    def __init__(
+        self, store: MetadataStore, memory: RecordCache, device: RecordCache, given: FittedCodec | None = None
+    ) -> None:
         self._store = store
         self._memory = memory
         self._device = device
+        self._given = given
         self._trained: ProductQuantization | None = None
 
     def compile(
@@ -103,6 +107,8 @@ class Records:
 
     def _codec(self, name: str, train_on: Sequence[Record] = ()) -> Codec:
         """Return the bank's codec; product quantisation is trained on the first records it is to store."""
+        if self._given is not None:
+            return self._given
         if name != ProductQuantization.name:
             return codec(name)
         if self._trained is None:

@@ -12,9 +12,10 @@ from typing import Self
 from trimem.banks.identity import check_model
 from trimem.banks.slot_bank import SlotBank
 from trimem.banks.writer import Writer
-from trimem.errors import SlotNotFoundError
+from trimem.errors import FingerprintMismatch, SlotNotFoundError
 from trimem.explicit.background import Background
 from trimem.explicit.cache import RecordCache
+from trimem.explicit.codec import GIVEN, FittedCodec
 from trimem.explicit.compiler import Compiler
 from trimem.explicit.config import ExplicitConfig
 from trimem.explicit.records import Records
@@ -46,10 +47,12 @@ class StoredBank(SlotBank):
         cache_bytes: int,
         device_cache_bytes: int,
         clock: Callable[[], datetime],
+        codec: FittedCodec | None = None,
     ) -> None:
-        super().__init__(folder, encoder, config, clock)
+        self._given_codec = codec
+        super().__init__(folder, encoder, None if config is None else self._with_codec(config), clock)
         self._given_model = model
-        self._records = Records(self._store, RecordCache(cache_bytes), RecordCache(device_cache_bytes))
+        self._records = Records(self._store, RecordCache(cache_bytes), RecordCache(device_cache_bytes), codec)
         self._background = Background()
 
     @classmethod
@@ -64,6 +67,7 @@ class StoredBank(SlotBank):
         cache_bytes: int = CACHE_BYTES,
         device_cache_bytes: int = CACHE_BYTES,
         clock: Callable[[], datetime] = utc_now,
+        codec: FittedCodec | None = None,
     ) -> Self:
         """Open the bank in a folder, or make a new one there.
 
@@ -79,17 +83,21 @@ class StoredBank(SlotBank):
                 lately goes first.
             device_cache_bytes: The same on the model's device, where that is not the CPU.
             clock: Tells the moment that rows are stamped with.
+            codec: Stores key-values instead of the configuration's: one that was fitted to the model's. It is
+                needed whenever the bank is opened.
 
         Raises:
             BankNotFoundError: There is none and ``create`` is False.
-            FingerprintMismatch: The bank was compiled by another model.
+            FingerprintMismatch: The bank was compiled by another model, or with another codec.
             InvalidInputError: The folder is a file, or ``config`` differs from the bank's.
             SchemaVersionError: The bank was written by a newer trimem.
         """
         return cls._opened(
             path,
             create,
-            lambda folder: cls(folder, model, as_encoder(encoder), config, cache_bytes, device_cache_bytes, clock),
+            lambda folder: cls(
+                folder, model, as_encoder(encoder), config, cache_bytes, device_cache_bytes, clock, codec
+            ),
         )
 
     def close(self) -> None:
@@ -122,7 +130,12 @@ class StoredBank(SlotBank):
         if isinstance(self._given_config, ExplicitConfig):
             return self._given_config
         row = self._store.bank()
-        return ExplicitConfig() if row is None else self._stored_config(row)
+        return self._with_codec(ExplicitConfig()) if row is None else self._stored_config(row)
+
+    def _with_codec(self, config: ExplicitConfig) -> ExplicitConfig:
+        """Return a configuration with the codec that the bank was opened with."""
+        codec = self._given_codec
+        return config if codec is None else replace(config, codec=f"{GIVEN}{codec.fingerprint}")
 
     def _stored_config(self, row: BankRow) -> ExplicitConfig:
         return ExplicitConfig.from_json(row.config)
@@ -135,6 +148,12 @@ class StoredBank(SlotBank):
 
     def _check(self, row: BankRow) -> None:
         super()._check(row)
+        made_with, given = self._stored_config(row).codec, self._with_codec(ExplicitConfig()).codec
+        if made_with != given and GIVEN in made_with + given:
+            raise FingerprintMismatch(
+                f"the key-values in {self.folder} are stored in {made_with}, the codec given is {given}: open the bank "
+                "with the codec it was made with, codec= if that was one of your own"
+            )
         if isinstance(self._given_model, LanguageModel):
             check_model(self.folder, row, self._given_model.name, self._given_model.fingerprint)
 

@@ -310,6 +310,7 @@ class TransitBank(SlotBank):
             codec, better, lost = self.codec, None, (0.0, 0.0)
             missing = self._store.all_slots()
             while True:
+                self._store.erase_expired()  # which nobody reads any more
                 with track("encoding texts", len(missing), progress) as advance:
                     for some in in_batches(missing):
                         encoded |= encode(self._encoding, {slot.id: slot.text for slot in self._store.slots(some)})

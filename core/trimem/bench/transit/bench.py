@@ -28,7 +28,7 @@ IMAGE_TASKS = ("paper_64", "paper_full", "paper_synthetic", "patches_8", "blocks
 _SLOT_CODE = 64
 _QUALITY = {"embeddings": "recall@10", "key_values": "nats a token of the answer"}
 _KV_REFS = 2
-_KV_FITTED_ON = 16
+_KV_FITTED_ON = 8
 
 
 def run(
@@ -36,6 +36,7 @@ def run(
     images: Path | None = None,
     train: Path | None = None,
     squad: Path | None = None,
+    fitted_to: Path | None = None,
     kv: Path | None = None,
     lm: LanguageModel | None = None,
     n: int = 20,
@@ -54,6 +55,7 @@ def run(
         images: Folder of images.
         train: Folder of images to fit to in held-out tasks.
         squad: A file in SQuAD's format, for embeddings.
+        fitted_to: A file of texts, one a line, whose embeddings are fitted to instead of its own.
         kv: A file in SQuAD's format, for key-values.
         lm: The model that answers from them; None is the small one that comes as a wheel.
         n: Questions it answers.
@@ -77,7 +79,7 @@ def run(
         raise InvalidInputError("there is nothing to measure: give --images, --embeddings, --kv or --slots")
     found: list[Data] = [_image_task(task, images, train, seed) for task in tasks] if images is not None else []
     if squad is not None:
-        found.append(embeddings(squad, (48,)))
+        found.append(embeddings(squad, (48,), fitted_to))
     rows = [
         row
         for data in found

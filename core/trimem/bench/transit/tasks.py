@@ -110,15 +110,16 @@ def held_out(folder: Path, train: Path | None, *, size: int, codes: Sequence[int
     return Data("patches_8" if size == 8 else "blocks_32", parts[0], parts[1], test, "held_out", codes)
 
 
-def embeddings(path: Path, codes: Sequence[int]) -> Data:
+def embeddings(path: Path, codes: Sequence[int], fitted_to: Path | None = None) -> Data:
     """Return embeddings of a SQuAD file's paragraphs and sentences, and its questions as queries.
 
-    Two of three articles are fitted to, their questions too; of those, every tenth text chooses the best state. The
-    rest is measured on.
+    Two of three articles are fitted to, their questions too, and the rest is measured on; or all, where other texts
+    are fitted to. Of what is fitted to, every tenth text chooses the best state.
 
     Args:
         path: The file.
         codes: Code sizes.
+        fitted_to: A file of texts to fit to, one a line; None fits to the file's own.
     """
     corpus = load_squad(path)
     texts = [(text, i) for i, passage in enumerate(corpus.passages) for text in (passage, *sentences(passage))]
@@ -127,9 +128,10 @@ def embeddings(path: Path, codes: Sequence[int]) -> Data:
     block = max(1, len(corpus.passages) // 24)
 
     def tested(passage: int) -> bool:
-        return passage // block % 3 == 0
+        return fitted_to is not None or passage // block % 3 == 0
 
-    learned = _encode([text for text, i in (*texts, *asked) if not tested(i)])
+    own = [text for text, i in (*texts, *asked) if not tested(i)]
+    learned = _encode(own if fitted_to is None else fitted_to.read_text(encoding="utf-8").splitlines())
     test = _encode([text for text, i in texts if tested(i)])
     queries = _encode([text for text, i in asked if tested(i)])
     chosen = torch.arange(len(learned)) % 10 == 0

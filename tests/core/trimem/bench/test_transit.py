@@ -125,6 +125,10 @@ def test_key_values_are_answered_from(tmp_path: Path, tiny_llama: LanguageModel)
     squad.write_text(json.dumps({"data": [{"paragraphs": paragraphs}]}))
     rows = run(kv=squad, lm=tiny_llama, n=2, names=["float16", "int4", "pca", "pq"])["rows"]
     assert all(list(row) == KEYS for row in rows)
+    texts = tmp_path / "texts.txt"
+    texts.write_text("\n".join(f"A lighthouse keeper counts {i} gulls." for i in range(40)))
+    (other,) = run(squad=squad, fitted_to=texts, names=["pca"], numbers="int2", codes=[16])["rows"]
+    assert (other["split"], other["bytes"]) == ("held_out", 4)
     of = {(row["system"], row["code"]): row for row in rows}
     assert list(of) == [("float16", None), ("int4", None), ("pca", 12), ("pq", None)]
     assert [row["split"] for row in rows] == [None, None, "held_out", "held_out", "held_out"]

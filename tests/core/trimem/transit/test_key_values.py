@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
+from tests.contracts.bank import BOAT, CAKE, PUMP
+from trimem import ExplicitBank, FingerprintMismatch, LanguageModel
 from trimem.errors import InvalidInputError
 from trimem.explicit.codec import Codec
 from trimem.explicit.record import Record, rows
 from trimem.explicit.records import pack, unpack
+from trimem.text.encoders import Encoder
 from trimem.transit.config import TransitConfig
 from trimem.transit.key_values import HeadFrames, KeyValueCodec
 
@@ -76,3 +82,35 @@ def test_another_model_is_refused(codec: KeyValueCodec) -> None:
     with pytest.raises(InvalidInputError, match="a model of 6 KV heads, got rows of 8"):
         codec.encode(key, value, head, 8)
     assert codec.fingerprint != KeyValueCodec.fit(key, value, head, HEADS, CONFIG, progress=False).fingerprint
+
+
+def test_a_bank_of_explicit_memory_is_opened_with_it(
+    tmp_path: Path, tiny_llama: LanguageModel, encoder: Encoder
+) -> None:
+    def opened(**options: Any) -> ExplicitBank:
+        return ExplicitBank.open(tmp_path / "bank", model=tiny_llama, encoder=encoder, **options)
+
+    texts = [PUMP, BOAT, CAKE]
+    with ExplicitBank.open(tmp_path / "whole", model=tiny_llama, encoder=encoder) as whole:
+        whole.remember(texts, namespace="a")
+        ids = whole._store.ids(("a",), None)
+        records = whole._records.read(whole.compiler, ids, [None] * 3)
+        size = whole.stats().tensor_bytes
+    key, value = (torch.cat([getattr(record, part) for record in records]).float() for part in ("key", "value"))
+    head = torch.cat([rows(record.counts)[0] for record in records])
+    codec = KeyValueCodec.fit(key, value, head, records[0].counts.numel(), CONFIG, progress=False)
+    with opened(codec=codec) as bank:
+        bank.remember(texts, namespace="a")
+        assert bank.config.codec == f"given:{codec.fingerprint}"
+        assert bank.stats().tensor_bytes < size
+    with opened(codec=codec) as bank:
+        back = bank._records.read(bank.compiler, bank._store.ids(("a",), None), [None] * 3)
+        for one, other in zip(back, records, strict=True):
+            assert 0 < (one.value - other.value).square().mean() < 0.2 * other.value.var()
+        with bank.attach(hits=bank.recall("boat", 1, namespace="a")) as reading:
+            assert reading.tokens > 0
+    for wrong in (None, KeyValueCodec.fit(key[9:], value[9:], head[9:], 6, CONFIG, progress=False)):
+        with pytest.raises(FingerprintMismatch, match="codec="):
+            opened(codec=wrong)
+    with pytest.raises(FingerprintMismatch, match="float16"):
+        ExplicitBank.open(tmp_path / "whole", model=tiny_llama, encoder=encoder, codec=codec)
