@@ -13,6 +13,7 @@ import typer
 from rich.table import Table
 
 from trimem.console import ModelOption, errors_said, out, quiet
+from trimem.errors import InvalidInputError
 
 bench = typer.Typer(name="bench", help="Measure trimem against its peers.", no_args_is_help=True)
 
@@ -217,8 +218,11 @@ def bench_recall(
 @bench.command("resonance")
 @errors_said
 def bench_resonance(
-    text: Annotated[Path, typer.Option("--text", help="A text file in UTF-8.")],
+    text: Annotated[Path, typer.Option("--text", help="A text file in UTF-8, or one in LoCoMo's format.")],
     json_path: ResultOption,
+    format: Annotated[
+        str, typer.Option("--format", help="text, or locomo: questions about dialogues, with names misheard.")
+    ] = "text",
     words: Annotated[
         list[int] | None, typer.Option("--words", help="Length to search at, made up to if need be; repeatable.")
     ] = None,
@@ -235,12 +239,29 @@ def bench_resonance(
     tokens: Annotated[int, typer.Option("--tokens", help="Tokens that the language model decodes.")] = 4096,
     model: ModelOption = None,
     device: Annotated[str | None, typer.Option("--device", help="Where to search, such as cuda.")] = None,
+    query: Annotated[
+        str | None,
+        typer.Option("--query", help="What the plot listens for; by default a misheard part of the text."),
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", help="Where to draw the text's phases and the query's peak, as PNG or SVG.")
+    ] = None,
 ) -> None:
     """Store a text as a trajectory, decode it, hear it through noise, and find misheard phrases in it."""
-    from trimem.bench.resonance import PARTS, run
+    from trimem.bench.resonance import FORMATS, PARTS, run, run_dialogues
+    from trimem.bench.resonance_plot import plot_resonance
     from trimem.bench.resonance_search import SYSTEMS
+    from trimem.resonance.lexicon import lexicon
+    from trimem.resonance.phonemes import phonemizer
 
     quiet()
+    if format not in FORMATS:
+        raise InvalidInputError(f"formats are {', '.join(FORMATS)}; got {format!r}")
+    if format == "locomo":
+        result = run_dialogues(text, n=n, seed=seed, language=language)
+        _write(result, json_path)
+        _print(result["dialogue"])
+        return
     result = run(
         text,
         parts=part or PARTS,
@@ -254,6 +275,8 @@ def bench_resonance(
         device=device,
     )
     _write(result, json_path)
+    if plot is not None:
+        plot_resonance(text, plot, query=query, words=lexicon(phonemizer(language)), seed=seed)
     for name in PARTS:
         if result.get(name):
             _print(result[name])

@@ -64,9 +64,10 @@ class Mishearing:
 
     def other_words(self, words: Sequence[Phonemes]) -> list[Phonemes]:
         """Write every other word, on average, as another word of the vocabulary that sounds nearly the same."""
-        return [self._random.choice(self._alike(word)) if self._random.random() < 0.5 else word for word in words]
+        return [self._random.choice(self.alike(word)) if self._random.random() < 0.5 else word for word in words]
 
-    def _alike(self, word: Phonemes) -> list[Phonemes]:
+    def alike(self, word: Phonemes) -> list[Phonemes]:
+        """Return the words of the vocabulary that a recogniser may write for one, nearest first."""
         if word not in self._written:
             best = process.extract(word, self._vocabulary, scorer=Levenshtein.distance, limit=NEAREST + 1)
             self._written[word] = [found for found, _, _ in best if found != word][:NEAREST]

@@ -9,6 +9,7 @@ from typing import Any
 
 from trimem.bench.environment import environment
 from trimem.bench.resonance_codec import measure_codec, measure_consensus, measure_sizes
+from trimem.bench.resonance_dialogue import measure_dialogues
 from trimem.bench.resonance_search import SYSTEMS, device_name, measure
 from trimem.errors import InvalidInputError
 from trimem.lm.load import load_model
@@ -16,6 +17,7 @@ from trimem.resonance.lexicon import lexicon
 from trimem.resonance.phonemes import phonemizer
 
 PARTS = ("codec", "consensus", "search")
+FORMATS = ("text", "locomo")
 
 
 def read_text(path: Path) -> str:
@@ -28,6 +30,39 @@ def read_text(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInputError(f"a UTF-8 text file was expected, {path} cannot be read: {error}") from error
+
+
+def run_dialogues(
+    path: Path, *, n: int = 100, seed: int = 0, language: str = "en", progress: bool | None = None
+) -> dict[str, Any]:
+    """Ask about dialogues in LoCoMo's format with names misheard.
+
+    Args:
+        path: The file.
+        n: Questions of each kind.
+        seed: Of their draw and of what is misheard.
+        language: Of the dialogues.
+        progress: Whether to show bars.
+
+    Returns:
+        What ``--json`` writes.
+
+    Raises:
+        InvalidInputError: n is below 1, or the file is not in that format.
+    """
+    if n < 1:
+        raise InvalidInputError(f"n must be at least 1, got {n}")
+    rows = measure_dialogues(path, lexicon(phonemizer(language)), n=n, seed=seed, progress=progress)
+    return {
+        "benchmark": "resonance",
+        "format": "locomo",
+        "data": path.name,
+        "language": language,
+        "n": n,
+        "seed": seed,
+        "dialogue": [asdict(row) for row in rows],
+        "environment": environment(),
+    }
 
 
 def run(

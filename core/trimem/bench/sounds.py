@@ -45,19 +45,42 @@ def _by_votes(stream: Sequence[Phonemes], keys_of: Callable[[Phonemes], Iterable
     return search
 
 
+def words_of(word: Phonemes) -> set[object]:
+    """Return the whole of a word, as the one key by which it is found."""
+    return {word}
+
+
+def trigrams_of(word: Phonemes) -> set[object]:
+    """Return the runs of three phonemes of a word, its edges included."""
+    edged = ("", *word, "")
+    return {edged[i : i + 3] for i in range(len(edged) - 2)}
+
+
+def stretches_by_rarity(
+    stretches: Sequence[Sequence[Phonemes]], keys_of: Callable[[Phonemes], set[object]]
+) -> Callable[[Sequence[Phonemes]], list[int]]:
+    """Return a search that ranks stretches by the rarity of the keys that they share with a query, in any order."""
+    held = [{key for word in stretch if word for key in keys_of(word)} for stretch in stretches]
+    postings = _index(held)
+
+    def search(query: Sequence[Phonemes]) -> list[int]:
+        votes = np.zeros(len(held))
+        for key in {key for word in query if word for key in keys_of(word)}:
+            if (places := postings.get(key)) is not None:
+                votes[places] += math.log(len(held) / len(places))
+        return [int(place) for place in np.argsort(-votes, kind="stable") if votes[place] > 0]
+
+    return search
+
+
 def by_words(stream: Sequence[Phonemes]) -> Search:
     """Search for words that are heard exactly, by their rarity."""
-    return _by_votes(stream, lambda word: [word])
+    return _by_votes(stream, words_of)
 
 
 def by_trigrams(stream: Sequence[Phonemes]) -> Search:
     """Search by runs of three phonemes, word edges included, by their rarity."""
-
-    def trigrams(word: Phonemes) -> set[tuple[str, ...]]:
-        edged = ("", *word, "")
-        return {edged[i : i + 3] for i in range(len(edged) - 2)}
-
-    return _by_votes(stream, trigrams)
+    return _by_votes(stream, trigrams_of)
 
 
 def by_edits(stream: Sequence[Phonemes], length: int) -> Search:

@@ -227,6 +227,8 @@ class _Decoder:
         self._block = block
         self._fixed = np.zeros(len(evidence.candidates), dtype=bool)
         self._fixed[list(evidence.anchors)] = True
+        self._open = np.where(self._fixed[:, None], NOTHING, evidence.candidates)
+        self._read: dict[tuple[str | int, ...], Sequence[str]] = {}
         self.units = [evidence.anchors.get(i, "") for i in range(len(evidence.candidates))]
         self.doubtful = list(range(len(checks)))
 
@@ -243,9 +245,11 @@ class _Decoder:
 
     def renew(self, blocks: Sequence[int], prior: Prior, tries: int) -> None:
         """Score the words of some blocks given all guesses, guess them anew, and check them."""
-        stretches = _stretches(blocks)
-        windows = [self._window(stretch) for stretch in stretches]
-        for stretch, scores in zip(stretches, prior.score(windows), strict=True):
+        asked = [(stretch, self._window(stretch)) for stretch in _stretches(blocks)]
+        # Where nothing has changed since it was last read, reading it again says nothing new.
+        asked = [each for each in asked if self._read.get((prior.name, *each[0])) != each[1].units]
+        self._read.update(((prior.name, *stretch), window.units) for stretch, window in asked)
+        for (stretch, _), scores in zip(asked, prior.score([window for _, window in asked]), strict=True):
             for number in stretch:
                 start, stop = self._span(number)
                 skipped = start - self._span(stretch[0])[0]
@@ -261,7 +265,7 @@ class _Decoder:
         context = (
             [*self._context, *self.units[:start]][-CONTEXT:] if start < CONTEXT else self.units[start - CONTEXT : start]
         )
-        return Window([*context, *self.units[start:stop]], len(context), self._evidence.candidates[start:stop])
+        return Window([*context, *self.units[start:stop]], len(context), self._open[start:stop])
 
     def _decode(self, number: int, posterior: NDArray[np.float64], tries: int) -> bool:
         """Write the best guess of a block, or the best combination that passes its check; return if one does."""

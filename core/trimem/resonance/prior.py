@@ -131,12 +131,15 @@ class LanguagePrior:
 
     @torch.no_grad()
     def _forward(self, windows: Sequence[Window], tokens: dict[str, list[int]]) -> list[NDArray[np.float64]]:
-        rows, before = [], []
+        rows, before, open_words = [], [], []
         for window in windows:
             row = [self._start]
+            # Only where there is something to choose the vocabulary is looked through, a fifth of the work.
+            asked = (window.candidates != NOTHING).sum(1) > 1
+            open_words.append(asked)
             places = []
             for i, unit in enumerate(window.units):
-                if i >= window.first:
+                if i >= window.first and asked[i - window.first]:
                     places.append(len(row) - 1)  # what is read there foretells the unit's first token
                 row += tokens[unit]
             rows.append(row)
@@ -149,9 +152,11 @@ class LanguagePrior:
         head = self._lm.model.get_output_embeddings()
         first, share = self._first_tokens
         scores = []
-        for state, places, window in zip(hidden, before, windows, strict=True):
+        for state, places, window, asked in zip(hidden, before, windows, open_words, strict=True):
             said = torch.log_softmax(head(state[places]).float(), dim=-1).cpu().numpy().astype(np.float64)
-            scores.append(np.take_along_axis(said, first[window.candidates], axis=1) + share[window.candidates])
+            score = share[window.candidates]
+            score[asked] += np.take_along_axis(said, first[window.candidates[asked]], axis=1)
+            scores.append(score)
         return scores
 
     @cached_property

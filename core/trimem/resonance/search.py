@@ -176,6 +176,18 @@ class ResonanceIndex:
                 found.append(Resonance(position, *numbers))
         return found
 
+    def correlation(self, query: Sequence[Phonemes]) -> Tensor:
+        """Return the mean cosine between the phases of a phrase and of what is said from each place on, (n,).
+
+        Raises:
+            InvalidInputError: As of :meth:`search`.
+
+        Cost: O(n * words of the query).
+        """
+        spoken = checked(query)
+        table = self.vocabulary.points(spoken) @ self.vocabulary.phasors.T / DIMS
+        return self._total(table, torch.arange(len(self.words), device=self.device), 0.0) / len(spoken)
+
     def about(self, query: Sequence[Phonemes], *, allowed: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return how likely a question is about each stretch, whatever the order of its words.
 

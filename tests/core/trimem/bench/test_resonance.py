@@ -8,10 +8,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from trimem import InvalidInputError, LanguageModel
+from trimem import InvalidInputError, LanguageModel, ResonanceConfig
 from trimem.bench import resonance, sounds
+from trimem.bench.locomo import load_dialogues
 from trimem.bench.mishearing import Mishearing
 from trimem.bench.resonance_codec import CODES, NOISES, measure_codec, measure_consensus, measure_sizes
+from trimem.bench.resonance_dialogue import KINDS, Misheard, draw_questions, measure_dialogues
+from trimem.bench.resonance_plot import plot_resonance
 from trimem.bench.resonance_search import SYSTEMS, measure, read_stream
 from trimem.cli import app
 from trimem.resonance.lexicon import Lexicon, lexicon
@@ -132,3 +135,60 @@ def test_parts_are_checked(tmp_path: Path) -> None:
     for wrong in ({"parts": ["ear"]}, {"tokens": 0}):
         with pytest.raises(InvalidInputError):
             resonance.run(tmp_path / "none", **wrong)
+
+
+def test_a_picture_shows_phases_and_the_peak(text: str, known: Lexicon, tmp_path: Path) -> None:
+    (tmp_path / "text.md").write_text(text)
+    for name, query in (("given.png", "pellwether fogworks"), ("drawn.svg", None)):
+        plot_resonance(tmp_path / "text.md", tmp_path / name, query=query, words=known)
+        assert (tmp_path / name).stat().st_size > 10_000
+    with pytest.raises(InvalidInputError, match="nothing of"):
+        plot_resonance(tmp_path / "text.md", tmp_path / "no.png", query="???", words=known)
+
+
+LOCOMO = [
+    {
+        "conversation": {
+            "session_1_date_time": "1:56 pm on 8 May, 2023",
+            "session_1": [
+                {"speaker": "Ann", "dia_id": "D1:1", "text": "We went up to see the Reichenbach falls last June."},
+                {"speaker": "Bob", "dia_id": "D1:2", "text": "Lovely! I only got as far as Meiringen by train."},
+                {"speaker": "Ann", "dia_id": "D1:3", "text": "It rained all day and nobody minded."},
+                {"speaker": "Bob", "dia_id": "D1:4", "text": "My brother sold the old boat on Tuesday."},
+                {"speaker": "Ann", "dia_id": "D1:5", "text": "Then he can come with us next time."},
+                {"speaker": "Bob", "dia_id": "D1:6", "text": "He will need better shoes for that."},
+            ],
+        },
+        "qa": [
+            {
+                "question": "When did Ann see the Reichenbach falls?",
+                "answer": "June",
+                "category": 2,
+                "evidence": ["D1:1"],
+            }
+        ],
+    }
+]
+
+
+def test_questions_about_dialogues_are_asked_of_every_system(known: Lexicon, tmp_path: Path) -> None:
+    path = tmp_path / "locomo.json"
+    path.write_text(json.dumps(LOCOMO))
+    (dialogue,) = load_dialogues(path)
+    quoted = draw_questions([dialogue], "quotation", 9, seed=0)
+    assert ("see the Reichenbach falls last June", frozenset({0})) in [(one.text, one.right) for one in quoted]
+    named = {one.text: one.right for one in draw_questions([dialogue], "who_said", 9, seed=0)}
+    assert named["Who talked about Meiringen?"] == {1}
+    assert [one.right for one in draw_questions([dialogue], "question", 9, seed=0)] == [{0}]
+    wrong = Misheard(known, seed=0)("Who talked about Reichenbach?")
+    assert wrong.startswith("Who talked about ")
+    assert "Reichenbach" not in wrong
+    rows = measure_dialogues(path, known, n=2, config=ResonanceConfig(lexicon_words=3000), progress=False)
+    systems = ("exact", "trigrams", "bm25", "minilm", "resonance meaning", "resonance sound", "resonance auto")
+    assert [(row.question, row.names, row.system) for row in rows] == [
+        (kind, names, system) for kind in KINDS for names in ("heard", "misheard") for system in systems
+    ]
+    assert all(row.recall_at_1 == 1 for row in rows if row.question == "quotation" and row.names == "heard")
+    (tmp_path / "wrong.json").write_text("[{}]")
+    with pytest.raises(InvalidInputError, match="cannot be read as a LoCoMo file"):
+        measure_dialogues(tmp_path / "wrong.json", known)
