@@ -225,5 +225,5 @@ def _vectors(slots: Sequence[SlotRow]) -> bytes:
     tensors = {}
     for name, parts in held.items():
         tensors[name] = torch.from_numpy(np.array(bytearray().join(parts), np.uint8))
-        tensors[f"{name}_bytes"] = torch.tensor([len(part) for part in parts])
+        tensors[f"{name}_bytes"] = torch.tensor([len(part) for part in parts], dtype=torch.int64)
     return save(tensors)

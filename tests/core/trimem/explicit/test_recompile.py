@@ -35,6 +35,7 @@ OTHER = DeterministicFakeEmbedding(size=24)
 TEXTS = [PUMP, BOAT, CAKE, *(f"Fact {i} is about the number {i * 37}." for i in range(5))]
 LONG = " ".join(f"The {i}th sentence of a long text says that {i * 31} is its number." for i in range(12))
 MOMENT = datetime(2026, 5, 6, tzinfo=UTC)
+LATER = datetime(2027, 5, 6, tzinfo=UTC)
 
 Opened = Callable[..., ExplicitBank]
 
@@ -85,7 +86,7 @@ def test_another_model_makes_what_it_would_have_made_afresh(open_bank: Opened, o
     with filled(open_bank()) as bank, filled(open_bank("fresh", model=other_model)) as fresh:
         with bank._store.changing() as (session, _):
             for i, slot in enumerate(session.scalars(select(SlotRow).order_by(SlotRow.id))):
-                slot.provenance, slot.trust, slot.expires_at, slot.reads = f"p{i}", i / 30, MOMENT, i
+                slot.provenance, slot.trust, slot.expires_at, slot.reads = f"p{i}", i / 30, LATER, i
                 slot.checksum = slot.digest()
         receipts, said = bank.receipts(namespace="a"), texts(bank)
         bank.ask("pump?", namespace="a", max_new_tokens=2)
@@ -105,7 +106,7 @@ def test_another_model_makes_what_it_would_have_made_afresh(open_bank: Opened, o
             slots = session.scalars(select(SlotRow).order_by(SlotRow.id)).all()
             assert [slot.provenance for slot in slots] == [f"p{i}" for i in range(len(slots))]
             assert [slot.reads for slot in slots] == list(range(len(slots)))
-            assert {slot.expires_at for slot in slots} == {MOMENT}
+            assert {slot.expires_at for slot in slots} == {LATER}
         bank.remember("Another text.", namespace="a")
         bank.forget(namespace="b")
         is_whole(bank)
