@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 CORE = ROOT / "core" / "trimem"
 
 # Which rooms a room may import from; each is a folder or file directly under core/trimem.
-LEAVES = {"errors", "types", "progress", "versioned", "drawing"}
+LEAVES = {"errors", "types", "progress", "versioned", "drawing", "tracing"}
 FOUNDATION = LEAVES | {"text", "lm", "store"}
 ALLOWED = {
     "errors": set[str](),
@@ -28,6 +28,7 @@ ALLOWED = {
     "progress": set[str](),
     "versioned": {"errors"},
     "drawing": {"errors"},
+    "tracing": {"types"},
     "text": LEAVES,
     "lm": LEAVES,
     "store": LEAVES,

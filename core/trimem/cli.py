@@ -20,7 +20,7 @@ from rich.table import Table
 
 from trimem.bench.commands import bench
 from trimem.cli_banks import MechanismOption, open_bank
-from trimem.cli_moving import export, import_
+from trimem.cli_moving import export, import_, recompile
 from trimem.cli_sync import sync
 from trimem.cli_upkeep import compact, evict, repair, verify
 from trimem.console import (
@@ -51,7 +51,7 @@ app = typer.Typer(
     name="trimem", help="Memory that language models can really use.", no_args_is_help=True, add_completion=False
 )
 app.add_typer(bench)
-for command in (hear, sync, serve, verify, repair, compact, evict, export):
+for command in (hear, sync, serve, verify, repair, compact, evict, export, recompile):
     app.command()(command)
 app.command("import")(import_)
 app.add_typer(transit)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from trimem.console import BankOption, JsonOption, errors_said, out, print_json
+from trimem.console import BankOption, JsonOption, errors_said, out, print_json, quiet
 from trimem.types import as_namespace
 
 
@@ -58,5 +58,37 @@ def import_(
     out.print(
         f"{report.added:,} documents added, {report.replaced:,} replaced, {report.unchanged:,} unchanged: "
         f"{report.slots:,} slots, {report.records:,} with tensors",
+        highlight=False,
+    )
+
+
+@errors_said
+def recompile(
+    bank: BankOption,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", help="Hugging Face id, folder, GGUF file or gemma-3-270m; by default the bank's own."),
+    ] = None,
+    encoder: Annotated[
+        str | None, typer.Option("--encoder", help="Hugging Face id or folder; by default the bank's own.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Bring a bank to another model or encoder, from the texts it keeps; it can be used meanwhile.
+
+    Slots are cut anew and may get other ids. What an interruption leaves undone, the same command does when it is
+    repeated.
+    """
+    from trimem.explicit.bank import ExplicitBank
+
+    quiet()
+    with ExplicitBank.open(bank, create=False) as opened:
+        report = opened.recompile(model=model, encoder=encoder)
+    if as_json:
+        print_json(asdict(report))
+        return
+    out.print(
+        f"{report.documents:,} documents, {report.slots_before:,} slots are {report.slots:,} by "
+        f"{escape(report.model_name)}, found by {escape(report.encoder)}",
         highlight=False,
     )

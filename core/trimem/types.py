@@ -600,3 +600,22 @@ class ImportReport:
     slots: int
     records: int
     receipts: int
+
+
+@dataclass(frozen=True, slots=True)
+class RecompileReport:
+    """What bringing a bank to another model or encoder did.
+
+    Attributes:
+        documents: Documents it holds.
+        slots_before: Slots they were.
+        slots: Slots they are.
+        model_name: The model it is made by now.
+        encoder: Fingerprint of the encoder it is made with now.
+    """
+
+    documents: int
+    slots_before: int
+    slots: int
+    model_name: str
+    encoder: str

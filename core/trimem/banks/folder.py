@@ -6,11 +6,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from trimem.banks.turn import in_turn
 from trimem.errors import BankNotFoundError, InvalidInputError
-from trimem.store import upkeep
+from trimem.store import building, upkeep
+from trimem.store.building import DATABASE as DATABASE
 from trimem.store.metadata import MetadataStore
+from trimem.store.tensors import Swept
 
-DATABASE = "bank.sqlite"
+LOCK = "recompile.lock"
+"""What a process holds while it makes a bank anew."""
 
 
 def bank_folder(path: str | Path, *, create: bool) -> Path:
@@ -30,6 +34,14 @@ def bank_folder(path: str | Path, *, create: bool) -> Path:
     return folder
 
 
+def tend(store: MetadataStore) -> Swept:
+    """Bring what a crash or an older trimem left into order; done whenever a bank is opened. O(files)."""
+    folder = store.path.parent
+    if building.folder_beside(folder).exists() and not in_turn(folder / LOCK):
+        building.sweep(store)
+    return upkeep.tend(store)
+
+
 @contextmanager
 def opened_store(path: str | Path, *, create: bool = False) -> Iterator[MetadataStore]:
     """Open what a bank holds for the length of a ``with`` block, in order as a bank is when it is opened.
@@ -41,7 +53,7 @@ def opened_store(path: str | Path, *, create: bool = False) -> Iterator[Metadata
     """
     store = MetadataStore(bank_folder(path, create=create) / DATABASE)
     try:
-        upkeep.tend(store)
+        tend(store)
         yield store
     finally:
         store.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from trimem.errors import FingerprintMismatch, InvalidInputError
@@ -40,7 +41,8 @@ def check_model(folder: Path, row: BankRow, name: str, fingerprint: str) -> None
     if fingerprint != row.model_fingerprint:
         raise FingerprintMismatch(
             f"the bank in {folder} was compiled by {row.model_name} ({row.model_fingerprint}), the model given is "
-            f"{name} ({fingerprint}): open it with the model it was made by, or compile its documents into a new bank"
+            f"{name} ({fingerprint}): open it with the model it was made by, or bring it to this one, run: "
+            f"{_command(folder, 'model', name)}"
         )
 
 
@@ -53,5 +55,11 @@ def check_encoder(folder: Path, row: BankRow, encoder: Encoder) -> None:
     if encoder.fingerprint != row.encoder_fingerprint:
         raise FingerprintMismatch(
             f"the slots in {folder} were encoded by {row.encoder_fingerprint}, the encoder given is "
-            f"{encoder.fingerprint}: open the bank with the encoder it was made with"
+            f"{encoder.fingerprint}: open the bank with the encoder it was made with, or bring it to this one, run: "
+            f"{_command(folder, 'encoder', 'NAME')}"
         )
+
+
+def _command(folder: Path, what: str, name: str) -> str:
+    """Return the command that brings a bank to another model or encoder."""
+    return shlex.join(["trimem", "recompile", "--bank", str(folder), f"--{what}", name])

@@ -11,7 +11,6 @@ from abc import abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
-from functools import partial
 from pathlib import Path
 from threading import RLock
 from typing import Any, ClassVar, Protocol, Self
@@ -19,10 +18,11 @@ from typing import Any, ClassVar, Protocol, Self
 from trimem.bank import Bank
 from trimem.banks.documents import Given, documents, expiry, terms
 from trimem.banks.folder import DATABASE as DATABASE
-from trimem.banks.folder import bank_folder
+from trimem.banks.folder import bank_folder, tend
 from trimem.banks.identity import check_config, check_encoder, check_mechanism, check_model
 from trimem.banks.items import Items
-from trimem.errors import BankBusyError, DiskError
+from trimem.banks.recompiling import recompiled
+from trimem.errors import BankBusyError, DiskError, InvalidInputError
 from trimem.store import integrity, upkeep
 from trimem.store.exporting import export_bank
 from trimem.store.importing import Export, check_fits, import_bank
@@ -30,7 +30,8 @@ from trimem.store.metadata import Document, MetadataStore
 from trimem.store.schema import BankRow
 from trimem.store.search import HybridSearch
 from trimem.store.tensors import Swept
-from trimem.text.encoders import Encoder
+from trimem.text.encoders import Embeddings, Encoder, as_encoder
+from trimem.tracing import traced
 from trimem.types import (
     BankStats,
     CompactReport,
@@ -42,6 +43,7 @@ from trimem.types import (
     IntegrityReport,
     Metadata,
     Namespace,
+    RecompileReport,
     RepairReport,
     SlotId,
     StoredText,
@@ -79,6 +81,10 @@ class SlotBank(Bank):
 
     mechanism: ClassVar[str]
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        traced(cls)
+
     def __init__(self, folder: Path, encoder: Encoder, config: Config | None, clock: Callable[[], datetime]) -> None:
         self.folder = folder
         self.swept = Swept()
@@ -103,9 +109,10 @@ class SlotBank(Bank):
         bank = make(bank_folder(path, create=create))
         try:
             row = bank._store.bank()
-            bank.swept = upkeep.tend(bank._store)
+            bank.swept = tend(bank._store)
             if row is not None:
                 bank._check(row)
+                bank._store.made_by = (row.model_fingerprint, row.encoder_fingerprint)
                 bank.evicted = bank._sweep()
         except BaseException:
             bank.close()
@@ -233,6 +240,7 @@ class SlotBank(Bank):
         check_mechanism(self.folder, row, self.mechanism)  # another process may have made it meanwhile
         check_config(self.folder, self._stored_config(row), self.config)
         check_encoder(self.folder, row, self._encoder)
+        self._store.made_by = self._store.made_by or (row.model_fingerprint, row.encoder_fingerprint)
         return row
 
     def forget(
@@ -331,7 +339,14 @@ class SlotBank(Bank):
             return lambda _: []
         check_encoder(self.folder, row, self._encoder)
         vector = self._encoder.encode_query(query)
-        return partial(self._search, words, vector, namespace=path, where=where, min_trust=least)
+
+        def find(k: int) -> list[Hit]:
+            hits = self._search(words, vector, k, path, where, least)
+            if (now := self._store.bank()) is not None:
+                check_encoder(self.folder, now, self._encoder)  # was it changed while the search ran?
+            return hits
+
+        return find
 
     def get(self, ids: str | Collection[str], *, namespace: str | Sequence[str]) -> list[StoredText]:
         return self._store.texts(as_namespace(namespace), [ids] if isinstance(ids, str) else ids)
@@ -399,6 +414,61 @@ class SlotBank(Bank):
         """Let go of what was settled before it was known how the bank is made."""
         self.__dict__.pop("config", None)
 
+    def recompile(
+        self,
+        *,
+        model: Any = None,
+        encoder: Encoder | Embeddings | str | Path | None = None,
+        progress: bool | None = None,
+    ) -> RecompileReport:
+        """Bring the bank to another model or encoder, from the texts it keeps; it can be used meanwhile.
+
+        Documents, metadata, times, provenance, trust, expiry and receipts stay. Slots are cut anew: where the tokenizer
+        differs, they may be others, with other ids. The new bank is made beside the old one and takes its place in one
+        transaction; needs room for both. What an interruption leaves undone, the same call does when it is repeated.
+        Whoever has the bank open elsewhere gets a :class:`FingerprintMismatch` then, and opens it again.
+
+        Args:
+            model: What is to compile; None stays with the bank's, whose tensors stay, too.
+            encoder: What is to find slots by meaning; None stays with the bank's.
+            progress: Whether to show a bar; None shows it where there is a terminal or a notebook.
+
+        Raises:
+            BankNotFoundError: Nothing was ever remembered.
+            InvalidInputError: Neither is given, or the bank does not keep its texts.
+            UnsupportedModelError: The model cannot be lent memory.
+            FingerprintMismatch: The bank was opened with another encoder than its own, and none is given.
+            DiskError: The disk is full.
+        """
+        if model is None and encoder is None:
+            raise InvalidInputError("say what to bring the bank to: give model, encoder or both")
+        given = self._encoder if encoder is None else as_encoder(encoder)
+        if encoder is None and (row := self._store.bank()) is not None:
+            check_encoder(self.folder, row, given)
+        before = self._store.stats(None).slots
+        made_anew = recompiled(self._store, lambda folder: self._beside(folder, model, given), progress)
+        with made_anew as (beside, switch), self._lock:
+            switch()
+            self._encoder = given
+            self._search.close()
+            self._search = HybridSearch(self._store.reader)
+            self._settle(beside)
+        stats, row = self._store.stats(None), self._store.bank()
+        name, encoded_by = ("", "") if row is None else (row.model_name, row.encoder_fingerprint)
+        return RecompileReport(stats.documents, before, stats.slots, name, encoded_by)
+
+    def _beside(self, folder: Path, model: Any, encoder: Encoder) -> Self:
+        """Open a bank like this one in another folder, made by another model (None is this one's) and encoder.
+
+        Raises:
+            InvalidInputError: Banks of this mechanism are made by no model.
+        """
+        raise InvalidInputError(f"banks of {self.mechanism} memory cannot be recompiled")
+
+    def _settle(self, made: Self) -> None:
+        """Work from now on with what another bank was made with."""
+        self.__dict__.pop("config", None)
+
     # Upkeep
 
     def verify(self) -> IntegrityReport:
@@ -440,3 +510,6 @@ class SlotBank(Bank):
     def compact(self) -> CompactReport:
         """Merge small files of tensors, and give back what deletions left free. O(bytes of small files)."""
         return upkeep.compact(self._store)
+
+
+traced(SlotBank)

@@ -1,8 +1,9 @@
 """Killing a process that writes, at any moment, and looking at what it leaves.
 
-A child stores, replaces, forgets and compacts; what it is about to do and what it has done goes to a log.
-It is killed, the bank is opened again, and must hold what was done, and of what was only begun all or
-nothing: text, tensors bit by bit, and no byte of what was forgotten.
+A child stores, replaces, forgets, compacts, exports, imports and brings the bank to another model; what it is about
+to do and what it has done goes to a log. It is killed, the bank is opened again, and must hold what was done, and of
+what was only begun all or nothing, of an import each document: text, tensors bit by bit, all of one model, and no
+byte of what was forgotten.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import os
 import random
 import signal
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
@@ -21,7 +23,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from trimem.store import upkeep
+from trimem.banks.folder import tend
+from trimem.store import building, exporting, upkeep
+from trimem.store.building import Target
+from trimem.store.exporting import export_bank
+from trimem.store.importing import Export, import_bank
 from trimem.store.integrity import verify
 from trimem.store.metadata import Document, MetadataStore, NewSlot
 from trimem.store.tensors import Tensors
@@ -29,9 +35,12 @@ from trimem.types import Namespace, SlotId
 
 DIM = 8
 _KEYS = 12  # documents that are written again and again
-_OPERATION = 0.03  # seconds that one takes, about
+_SECONDS = {"import": 0.15, "export": 0.1, "recompile": 1.0}  # that an operation takes, about
+_OPERATION = 0.03  # likewise, of all others
+_MODEL = ""  # the key under which contents hold the number of the model that made the tensors
 _NAMESPACE: Namespace = ("a",)
-_OPERATIONS = ("remember", "remember", "remember", "forget", "compact")
+_WEIGHTS = {"remember": 6, "forget": 2, "compact": 2, "export": 1, "import": 5, "recompile": 3}
+_OPERATIONS = tuple(_WEIGHTS)
 
 Contents = dict[str, int]
 """The number that each document was last written with; its text and tensors follow from it."""
@@ -46,19 +55,30 @@ def text_of(key: str, number: int) -> str:
     return f"{key} holds secret{number:08}x"
 
 
-def tensors_of(number: int) -> Tensors:
-    """Return the tensors that belong to a number."""
+def tensors_of(number: int, model: int = 0) -> Tensors:
+    """Return the tensors that belong to a number and a model."""
     generator = torch.Generator().manual_seed(number)
-    return {"key": torch.randn(64, 16, generator=generator), "count": torch.tensor([number])}
+    return {"key": torch.randn(64, 16, generator=generator), "count": torch.tensor([number, model])}
+
+
+def model_of(store: MetadataStore) -> int:
+    """Return the number of the model that a bank is made by."""
+    row = store.bank()
+    return 0 if row is None else int(row.model_fingerprint)
+
+
+def new_bank(store: MetadataStore, model: int = 0) -> None:
+    """Give a store the row of a bank that a model makes."""
+    made_by = {"mechanism": "explicit", "model_name": "m", "model_fingerprint": str(model), "encoder_fingerprint": "e"}
+    store.create_bank(**made_by, config={"version": 1})
 
 
 def open_store(folder: Path) -> MetadataStore:
     """Open a store of these documents, as a bank is opened: with all that a crash left put into order."""
     folder.mkdir(parents=True, exist_ok=True)
     store = MetadataStore(folder / "bank.sqlite")
-    upkeep.tend(store)
-    made_by = {"mechanism": "explicit", "model_name": "m", "model_fingerprint": "m", "encoder_fingerprint": "e"}
-    store.create_bank(**made_by, config={"version": 1})
+    tend(store)
+    new_bank(store)
     return store
 
 
@@ -67,7 +87,7 @@ def put(store: MetadataStore, key: str, number: int, namespace: Namespace = _NAM
     text = text_of(key, number)
     vector = np.random.default_rng(number).normal(size=DIM).astype(np.float32)
     slot = NewSlot(slot_id(namespace, key, number), text, 0, len(text), 1, 3, vector)
-    staged = store.tensors.stage({slot.slot_id: tensors_of(number)}, {"model": "m"})
+    staged = store.tensors.stage({slot.slot_id: tensors_of(number, model_of(store))}, {"model": "m"})
     try:
         store.put(namespace, [(Document(key, text, {"number": number}), [slot])], [staged])
     finally:
@@ -96,34 +116,93 @@ def compare(store: MetadataStore, slot: SlotId, *, there: bool = False) -> None:
         raise DurabilityError(f"{slot} is lost")
     if held and held[0].text != text_of(key, int(number)):
         raise DurabilityError(f"{slot} holds {held[0].text!r} instead of {text_of(key, int(number))!r}")
-    if tensors and not all(torch.equal(tensors[name], tensor) for name, tensor in tensors_of(int(number)).items()):
+    expected = tensors_of(int(number), model_of(store))
+    if tensors and not all(torch.equal(tensors[name], tensor) for name, tensor in expected.items()):
         raise DurabilityError(f"the tensors of {slot} are not those of its number")
+
+
+def recompile(store: MetadataStore, model: int) -> None:
+    """Bring a bank to another model, going on with what was begun for it."""
+    beside = building.database_beside(store.path.parent)
+    beside.parent.mkdir(exist_ok=True)
+    new = MetadataStore(beside)
+    try:
+        new_bank(new, model)
+        new.made_from = store
+
+        def write(namespace: Namespace, documents: Sequence[Document]) -> None:
+            for document in documents:
+                put(new, document.key, int(document.metadata["number"]), namespace)
+
+        building.switch(store, new, Target("m", str(model), "e"), write)
+    finally:
+        new.close()
+    building.remove(store.path.parent)
+
+
+def begun(store: MetadataStore) -> int | None:
+    """Return the model for which a bank is being made anew; None where it is for none."""
+    beside = building.database_beside(store.path.parent)
+    if not beside.exists():
+        return None
+    new = MetadataStore(beside)
+    try:
+        return None if new.bank() is None else model_of(new)
+    finally:
+        new.close()
+
+
+def import_file(store: MetadataStore, file: Path) -> None:
+    """Take an export in."""
+    with Export(file) as export:
+        import_bank(store, export, progress=False)
+
+
+def numbers(store: MetadataStore) -> Contents:
+    """Return what a bank holds."""
+    held = {slot.document: int(slot.metadata["number"]) for slot in store.slots(store.ids(_NAMESPACE, None))}
+    return {**held, _MODEL: model_of(store)}
 
 
 def work(folder: str, log: str, seed: int) -> None:
     """Do one thing after another until killed, and say so before and after each."""
-    store = open_store(Path(folder))
+    exporting.GROUP_SLOTS = 3  # so that there are several groups
+    store, file = open_store(Path(folder)), Path(f"{folder}.zip")
     rng = random.Random(seed)  # noqa: S311 - not for secrets
     handle = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     number = seed * 100_000
+    exported: Contents = {}
     while True:
         number += 1
-        operation, key = rng.choice(_OPERATIONS), f"d{rng.randrange(_KEYS)}"
-        os.write(handle, f"{json.dumps(['begin', operation, key, number])}\n".encode())
+        (operation,) = rng.choices(_OPERATIONS, list(_WEIGHTS.values()))
+        key = f"d{rng.randrange(_KEYS)}"
+        if operation == "import" and exported.get(_MODEL) != model_of(store):
+            operation = "export"  # what there is cannot be imported
+        model = begun(store) or number
+        told = (_MODEL, model) if operation == "recompile" else (key, number)
+        line = [operation, *told, exported if operation == "import" else {}]
+        os.write(handle, f"{json.dumps(['begin', *line])}\n".encode())
         if operation == "remember":
             put(store, key, number)
         elif operation == "forget":
             store.delete(_NAMESPACE, [key], None)
-        else:
+        elif operation == "compact":
             upkeep.compact(store)
-        os.write(handle, f"{json.dumps(['done', operation, key, number])}\n".encode())
+        elif operation == "export":
+            export_bank(store, file, None, progress=False)
+            exported = numbers(store)
+        elif operation == "import":
+            import_file(store, file)
+        else:
+            recompile(store, model)
+        os.write(handle, f"{json.dumps(['done', *line])}\n".encode())
 
 
 def replay(contents: Contents, lines: list[list[Any]]) -> tuple[Contents, Contents]:
     """Return what a bank must hold after a log: at least, and if what was begun last counts."""
     done, last = dict(contents), dict(contents)
-    for state, operation, key, number in lines:
-        last = _after(done, operation, key, number)
+    for state, operation, key, number, held in lines:
+        last = _after(done, operation, key, number, held)
         if state == "done":
             done = last
     return done, last
@@ -148,15 +227,15 @@ def run(folder: Path, kills: int, seed: int = 0, operations: int = 12) -> dict[s
     context.set_forkserver_preload([__name__])
     rng = random.Random(seed)  # noqa: S311
     open_store(folder).close()
-    contents: Contents = {}
-    gone: set[int] = set()
+    contents: Contents = {_MODEL: 0}
+    ever: set[int] = set()
     erased: set[int] = set()
     interrupted: dict[str, int] = dict.fromkeys(_OPERATIONS, 0)
     acknowledged = swept = 0
     for i in range(kills):
         log = folder.parent / f"{folder.name}-{i}.log"
         arguments = (str(folder), str(log), seed * kills + i + 1)
-        lines = _killed(context, arguments, log, rng.randrange(operations), rng.uniform(0, _OPERATION))
+        lines = _killed(context, arguments, log, rng.randrange(operations), rng.random())
         log.unlink()
         done, last = replay(contents, lines)
         acknowledged += sum(line[0] == "done" for line in lines)
@@ -166,19 +245,22 @@ def run(folder: Path, kills: int, seed: int = 0, operations: int = 12) -> dict[s
         store = open_store(folder)
         try:
             swept += _strays_left(store)
-            contents = _held(store, done, last)
+            contents = _held(store, done, last, partly=bool(lines) and lines[-1][1] == "import")
+            if lines and lines[-1][:2] == ["begin", "import"]:
+                import_file(store, Path(f"{folder}.zip"))
+                contents = _held(store, last, last)
         finally:
             store.close()
-        gone |= {line[3] for line in lines if line[1] == "remember"} - set(contents.values())
-        erased |= _erased(before, lines) - set(contents.values())
-        _forgotten(folder, gone, erased)
+        ever |= {line[3] for line in lines if line[1] == "remember"}
+        erased = (erased | _erased(before, lines)) - set(contents.values())
+        _forgotten(folder, ever - set(contents.values()), erased)
     return {"kills": kills, "acknowledged": acknowledged, "interrupted": interrupted, "files_left": swept}
 
 
 def _killed(
-    context: ForkServerContext, arguments: tuple[str, str, int], log: Path, operations: int, seconds: float
+    context: ForkServerContext, arguments: tuple[str, str, int], log: Path, operations: int, share: float
 ) -> list[list[Any]]:
-    """Run a writer, kill it some time after so many operations, and return its log."""
+    """Run a writer, kill it in that share of what it does after so many operations, and return its log."""
 
     def done() -> bool:
         return log.exists() and log.stat().st_size > 0 and log.read_text().count("done") >= operations
@@ -187,7 +269,8 @@ def _killed(
     process.start()
     while not done() and process.is_alive():
         time.sleep(0.001)
-    time.sleep(seconds)
+    (*_, line) = log.read_text().splitlines() if log.exists() else ['["", ""]']
+    time.sleep(share * _SECONDS.get(json.loads(line)[1], _OPERATION))
     with suppress(ProcessLookupError):
         os.kill(process.pid or 0, signal.SIGKILL)
     process.join()
@@ -196,23 +279,29 @@ def _killed(
     return [json.loads(line) for line in log.read_text().splitlines()]
 
 
-def _after(contents: Contents, operation: str, key: str, number: int) -> Contents:
-    if operation == "remember":
+def _after(contents: Contents, operation: str, key: str, number: int, held: Contents) -> Contents:
+    if operation in ("remember", "recompile"):
         return {**contents, key: number}
+    if operation == "import":
+        return {**contents, **held}
     if operation == "forget":
         return {other: held for other, held in contents.items() if other != key}
     return contents
 
 
-def _held(store: MetadataStore, done: Contents, last: Contents) -> Contents:
-    """Return which of two states a bank is in, checked bit by bit."""
+def _held(store: MetadataStore, done: Contents, last: Contents, *, partly: bool = False) -> Contents:
+    """Return which of two states a bank is in, document by document if it may be ``partly``, checked bit by bit."""
     report = verify(store)
     if not report.ok:
         raise DurabilityError(f"the bank is damaged: {report.problems}")
-    found = {slot.document: int(slot.metadata["number"]) for slot in store.slots(store.ids(_NAMESPACE, None))}
-    if found not in (done, last):
+    found = numbers(store)
+    mixed = found.keys() <= {*done, *last} and all(
+        found.get(key) in (done.get(key), last.get(key)) for key in {*done, *last}
+    )
+    if found not in (done, last) and not (partly and mixed):
         raise DurabilityError(f"the bank holds {found}, acknowledged is {done}, begun {last}")
-    for key, number in found.items():
+    for key in found.keys() - {_MODEL}:
+        number = found[key]
         compare(store, slot_id(_NAMESPACE, key, number), there=True)
     return found
 
@@ -227,7 +316,7 @@ def _strays_left(store: MetadataStore) -> int:
 def _erased(contents: Contents, lines: list[list[Any]]) -> set[int]:
     """Return the numbers of what was forgotten, not only replaced."""
     erased = set()
-    for i, (_, operation, key, _) in enumerate(lines):
+    for i, (_, operation, key, *_) in enumerate(lines):
         before, _ = replay(contents, lines[:i])
         if operation == "forget" and key in before:
             erased.add(before[key])

@@ -12,6 +12,7 @@ from functools import partial
 from math import log
 from typing import Any, Literal, overload
 
+from trimem import tracing
 from trimem.banks.identity import check_model
 from trimem.errors import (
     ContextLengthError,
@@ -304,22 +305,26 @@ class ExplicitBank(StoredBank):
         check_text(question, "a query")
         how = as_read_config(read)
         find = partial(self.recall, k=k, namespace=namespace, where=where, min_trust=min_trust)
-        answering = Answering(
-            self.compiler,
-            find,
-            partial(find, history=check_history(history)),
-            lambda hits: self.attach(hits=hits, read=how),
-            self._cold if cold == "text" else lambda _: (),
-            question,
-            history,
-            check_characters(system, "system"),
-            max_new_tokens,
-            how.exchange,
-            options,
-        )
+        asked = tracing.Asking(self.folder.name, self.model.name, question, max_new_tokens)
+        with asked.under():
+            answering = Answering(
+                self.compiler,
+                find,
+                partial(find, history=check_history(history)),
+                lambda hits: self.attach(hits=hits, read=how),
+                self._cold if cold == "text" else lambda _: (),
+                question,
+                history,
+                check_characters(system, "system"),
+                max_new_tokens,
+                how.exchange,
+                options,
+            )
 
         def speak(on_text: Callable[[str], None] | None = None, stop: Callable[[], bool] | None = None) -> Answer:
-            answer = answering.speak(on_text, stop)
+            with asked.under():
+                answer = answering.speak(on_text, stop)
+            asked.answered(answer)
             if answering.as_text:
                 self._background.submit(partial(self._compile_unseen, answering.as_text))
             return answer

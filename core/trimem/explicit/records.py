@@ -65,7 +65,7 @@ class Records:
         slots = [slot for document in documents for slot in document]
         made_by = {"model": compiler.lm.fingerprint}
         for batch in compiler.compile(texts):
-            encoder = self._codec(compiler.config.codec, train_on=list(batch.values()))
+            encoder = self._codec(compiler, train_on=list(batch.values()))
             packed = {slots[i]: pack(record, encoder) for i, record in batch.items()}
             staged.append(self._store.tensors.stage(packed, made_by))
             advance(len(batch))
@@ -88,8 +88,11 @@ class Records:
 
         Raises:
             CorruptTensorError: One cannot be read.
+            FingerprintMismatch: The bank was brought to another model since it was opened.
         """
-        return [self._load(compiler, slot, tokens) for slot, tokens in zip(slots, most, strict=True)]
+        records = [self._load(compiler, slot, tokens) for slot, tokens in zip(slots, most, strict=True)]
+        self._store.check_made_by()  # another process may have brought the bank to another model meanwhile
+        return records
 
     def drop(self, slots: Collection[SlotId]) -> None:
         """Let go of what is held of slots."""
@@ -102,22 +105,24 @@ class Records:
 
     def codebook_bytes(self) -> int:
         """Return the bytes of the codebooks that the records are decoded with; 0 if there are none."""
-        shard = self._store.shard(CODEBOOK)
-        return 0 if shard is None else shard.bytes
+        return sum(shard.bytes for shard in self._store.shared() if shard.name.startswith(CODEBOOK))
 
-    def _codec(self, name: str, train_on: Sequence[Record] = ()) -> Codec:
+    def _codec(self, compiler: Compiler, train_on: Sequence[Record] = ()) -> Codec:
         """Return the bank's codec; product quantisation is trained on the first records it is to store."""
         if self._given is not None:
             return self._given
-        if name != ProductQuantization.name:
-            return codec(name)
+        if compiler.config.codec != ProductQuantization.name:
+            return codec(compiler.config.codec)
         if self._trained is None:
-            if train_on and self._store.shard(CODEBOOK) is None:
+            name = f"{CODEBOOK}-{compiler.lm.fingerprint[:16]}"  # two models' lie in one folder for a moment
+            if self._store.shard(CODEBOOK) is not None:
+                name = CODEBOOK  # of an older trimem
+            if train_on and self._store.shard(name) is None:
                 key, value = (torch.cat([getattr(record, part) for record in train_on]) for part in ("key", "value"))
                 drawn = torch.randperm(len(key), generator=torch.Generator().manual_seed(0))[:TRAINING_ROWS]
                 trained = ProductQuantization.train(key[drawn], value[drawn]).to_tensors()
-                self._store.share(self._store.tensors.stage({CODEBOOK: trained}, {}, CODEBOOK))
-            self._trained = ProductQuantization.from_tensors(self._store.read_shared(CODEBOOK))
+                self._store.share(self._store.tensors.stage({name: trained}, {}, name))
+            self._trained = ProductQuantization.from_tensors(self._store.read_shared(name))
         return self._trained
 
     def _load(self, compiler: Compiler, slot: SlotId, most: int | None) -> Record:
@@ -141,7 +146,7 @@ class Records:
         try:
             if tensors["counts"].shape != compiler.most.shape:
                 raise IndexError(f"heads of {tuple(tensors['counts'].shape)} instead of {tuple(compiler.most.shape)}")
-            return unpack(tensors, self._codec(compiler.config.codec), compiler.lm.dtype, most)
+            return unpack(tensors, self._codec(compiler), compiler.lm.dtype, most)
         except (KeyError, IndexError, ValueError, RuntimeError) as error:
             raise CorruptTensorError(
                 f"slot {slot} is not what a record of this bank holds: {error}. Run trimem repair, and it is compiled "

@@ -52,7 +52,8 @@ class StoredBank(SlotBank):
         self._given_codec = codec
         super().__init__(folder, encoder, None if config is None else self._with_codec(config), clock)
         self._given_model = model
-        self._records = Records(self._store, RecordCache(cache_bytes), RecordCache(device_cache_bytes), codec)
+        self._cache_bytes = cache_bytes, device_cache_bytes
+        self._records = self._new_records()
         self._background = Background()
 
     @classmethod
@@ -99,6 +100,10 @@ class StoredBank(SlotBank):
                 folder, model, as_encoder(encoder), config, cache_bytes, device_cache_bytes, clock, codec
             ),
         )
+
+    def _new_records(self) -> Records:
+        memory, device = self._cache_bytes
+        return Records(self._store, RecordCache(memory), RecordCache(device), self._given_codec)
 
     def close(self) -> None:
         self._background.close()
@@ -166,6 +171,18 @@ class StoredBank(SlotBank):
         """
         with self._lock:
             return Compiler(self.model, self.config)
+
+    # Moving
+
+    def _beside(self, folder: Path, model: LanguageModel | str | Path | None, encoder: Encoder) -> Self:
+        made_by = self.model if model is None else model
+        return self.open(folder, model=made_by, encoder=encoder, config=self.config, clock=self._clock)
+
+    def _settle(self, made: Self) -> None:
+        super()._settle(made)
+        self.__dict__.pop("compiler", None)
+        self.model = self._given_model = made.model
+        self._records = self._new_records()
 
     # Writing
 

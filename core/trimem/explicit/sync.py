@@ -8,16 +8,14 @@ themselves needs to be kept: which bytes a document was made of stands in its me
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from trimem.bank import Bank
+from trimem.banks.turn import turn
 from trimem.errors import InvalidInputError, UnreadableFileError
-from trimem.progress import announce, track
+from trimem.progress import track
 from trimem.store.metadata import Document, MetadataStore
 from trimem.text.folders import Listing, list_folder
 from trimem.text.readers import not_listed, read_bytes, source, to_text, unreadable
@@ -164,21 +162,6 @@ def sync(
         max_bytes: The largest file to read.
         progress: Whether to show a bar; None leaves that to the terminal.
     """
-    with _turn(at, progress):
+    with turn(at / LOCK, f"another sync of {at}", progress):
         run = FolderSync(bank, store, namespace, folder, max_bytes)
         return run.run(list_folder(folder, without=[at.resolve()]), progress)
-
-
-@contextmanager
-def _turn(at: Path, progress: bool | None) -> Iterator[None]:
-    """Wait until no other process or thread syncs the bank; the system ends the turn of a killed one."""
-    lock = FileLock(at / LOCK)
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        with nullcontext() if progress is False else announce(f"waiting for another sync of {at}"):
-            lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()

@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import PoolProxiedConnection, delete, func, select, update
 from sqlalchemy.orm import Session
 
+from trimem.errors import FingerprintMismatch
 from trimem.store.engine import open_engine, writing
 from trimem.store.expiry import ForwardClock, LivingSession
 from trimem.store.reader import SearchReader
@@ -38,6 +39,7 @@ class Database:
     Attributes:
         reader: What search reads.
         tensors: The files.
+        made_by: Fingerprints of model and encoder, once it is known with what is written here; None is any.
 
     Raises:
         SchemaVersionError: It was written by a newer trimem.
@@ -50,6 +52,7 @@ class Database:
         self._engine = open_engine(path)
         self._writing = writing(self._engine)
         self.reader = SearchReader(self._engine, self.now)
+        self.made_by: tuple[str, str] | None = None
 
     def close(self) -> None:
         self._engine.dispose()
@@ -78,7 +81,25 @@ class Database:
             BankBusyError: Others wrote for so long that the turn did not come.
             DiskError: The disk is full, read-only or failing; nothing has changed then.
         """
-        with Session(self._writing) as session:
+        with self._changing(Session(self._writing)) as changing:
+            yield changing
+
+    @contextmanager
+    def changing_beside(self, other: Path) -> Iterator[tuple[Session, ShardChange]]:
+        """:meth:`changing`, with another database that can be read as ``other``."""
+        with self._writing.connect() as connection:
+            raw = connection.connection.cursor()  # outside any transaction, where alone this can be done
+            raw.execute("ATTACH DATABASE ? AS other", (str(other),))
+            try:
+                with self._changing(Session(connection)) as changing:
+                    yield changing
+            finally:
+                raw.execute("DETACH DATABASE other")
+                raw.close()
+
+    @contextmanager
+    def _changing(self, opened: Session) -> Iterator[tuple[Session, ShardChange]]:
+        with opened as session:
             change = ShardChange(session, self.tensors)
             try:
                 with session.begin():
@@ -88,6 +109,24 @@ class Database:
                 change.undo()
                 raise
         self.tensors.delete(change.removed)
+
+    def check_made_by(self, session: Session | None = None) -> None:
+        """Raise if the bank was brought to another model or encoder since it was opened.
+
+        Raises:
+            FingerprintMismatch: It was.
+        """
+        if session is None:
+            with self.session() as session:
+                return self.check_made_by(session)
+        statement = select(BankRow.model_fingerprint, BankRow.encoder_fingerprint, BankRow.model_name)
+        found = session.execute(statement).one_or_none()
+        if self.made_by is not None and found is not None and tuple(found[:2]) != self.made_by:
+            raise FingerprintMismatch(
+                f"the bank in {self.path.parent} was brought to {found[2]} ({found[0]}, encoded by {found[1]}) since "
+                f"it was opened for {' and '.join(self.made_by)}: open it again"
+            )
+        return None
 
     def bank(self) -> BankRow | None:
         """Return the bank's row, or None in a new database, and in one that holds items alone."""

@@ -152,6 +152,8 @@ class ErasableStore(ReadableStore):
         """
         until = time.monotonic() + wait
         own = self._unfinished()
+        if own:
+            self._erase_beside()
         while open_ones := own & self._unfinished():
             with closing(self.raw_connection()) as connection:  # outside any transaction
                 cursor = connection.cursor()
@@ -170,6 +172,13 @@ class ErasableStore(ReadableStore):
                 )
             else:
                 time.sleep(random.uniform(0.005, 0.05))  # noqa: S311 - others empty it at the same time
+
+    def _erase_beside(self) -> None:
+        """Erase what is gone from the bank that is made anew beside this one, too; nothing where there is none."""
+        from trimem.store.building import database_beside, forget_what_is_gone
+
+        if database_beside(self.path.parent).exists():
+            forget_what_is_gone(self)
 
     def _unfinished(self) -> set[str]:
         with self.session() as session:

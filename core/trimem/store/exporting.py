@@ -24,7 +24,7 @@ from trimem.store.archive import ArchiveWriter, writing_archive
 from trimem.store.checksums import checksum_of_tensors
 from trimem.store.lines import document_line, receipt_line
 from trimem.store.metadata import MetadataStore
-from trimem.store.schema import BankRow, DocumentRow, ErasureRow, ShardRow, SlotRow
+from trimem.store.schema import BankRow, DocumentRow, ErasureRow, ItemRow, SlotRow
 from trimem.store.scope import under
 from trimem.store.tensors import Tensors
 from trimem.types import ExportReport, Namespace, SlotId
@@ -63,7 +63,7 @@ def export_bank(
         CorruptTensorError: Tensors are not what was written.
         DiskError: The file cannot be written.
     """
-    bank = store.bank()
+    bank = store.origin()
     if bank is None:
         raise BankNotFoundError(f"nothing was ever remembered in {store.path.parent}: there is nothing to export")
     if bank.checksum != bank.digest():
@@ -95,7 +95,7 @@ class _Export:
             with self._store.session() as session:
                 statement = (
                     select(DocumentRow.id, func.count(SlotRow.id))
-                    .join(DocumentRow.slots)
+                    .outerjoin(DocumentRow.slots)
                     .where(DocumentRow.id > last, *self._scope)
                     .group_by(DocumentRow.id)
                     .order_by(DocumentRow.id)
@@ -116,7 +116,7 @@ class _Export:
 
     def write(self, archive: ArchiveWriter, rows: Sequence[int]) -> None:
         """Write a group, of which some documents may be gone by now."""
-        documents = self._read(rows)
+        documents, items = self._read(rows)
         if not documents:
             return
         self._groups += 1
@@ -141,7 +141,9 @@ class _Export:
         if part:
             archive.add(f"{name}.tensors-{parts + 1:03}.safetensors", _flat(part, made_by))
         archive.add(f"{name}.vectors.safetensors", _vectors([slot for each in documents for slot in each.slots]))
-        archive.add(f"{name}.jsonl", b"".join(document_line(document, sums) for document in documents))
+        archive.add(
+            f"{name}.jsonl", b"".join(document_line(document, items.get(document.id), sums) for document in documents)
+        )
         self.documents += len(documents)
         self.slots += sum(len(document.slots) for document in documents)
         self.records += len(sums)
@@ -153,12 +155,12 @@ class _Export:
             receipts = session.scalars(
                 select(ErasureRow).where(*scope).order_by(ErasureRow.erased_at, ErasureRow.id)
             ).all()
-            shared = session.scalars(select(ShardRow.name).where(ShardRow.records == 0).order_by(ShardRow.name)).all()
         archive.add(RECEIPTS, b"".join(map(receipt_line, receipts)))
         self.receipts = len(receipts)
+        shared = [row.name for row in self._store.shared()]
         for name in shared:
             archive.add(f"shared/{name}.safetensors", save(self._store.read_shared(name)))
-        archive.add(MANIFEST, json.dumps(self._manifest(bank, list(shared)), indent=2).encode())
+        archive.add(MANIFEST, json.dumps(self._manifest(bank, shared), indent=2).encode())
 
     def _manifest(self, bank: BankRow, shared: list[str]) -> dict[str, Any]:
         return {
@@ -181,20 +183,22 @@ class _Export:
             "shared": shared,
         }
 
-    def _read(self, rows: Sequence[int]) -> list[DocumentRow]:
+    def _read(self, rows: Sequence[int]) -> tuple[list[DocumentRow], dict[int, ItemRow]]:
         slots = selectinload(DocumentRow.slots).options(undefer(SlotRow.vector), undefer(SlotRow.sentences))
         with self._store.session() as session:
             documents = session.scalars(
                 select(DocumentRow).where(DocumentRow.id.in_(rows)).order_by(DocumentRow.id).options(slots)
             ).all()
+            found = session.scalars(select(ItemRow).where(ItemRow.document_id.in_(rows))).all()
             session.expunge_all()
+        items = {item.document_id: item for item in found}
         for document in documents:
             if document.checksum != document.digest() or any(slot.checksum != slot.digest() for slot in document.slots):
                 raise CorruptDatabaseError(
                     f"the document {document.namespace}{document.key} is damaged: run trimem "
                     "repair, which says what it cannot mend, and export again"
                 )
-        return [document for document in documents if document.slots]
+        return [document for document in documents if document.slots or document.id in items], items
 
     def _tensors(self, slot: SlotId) -> tuple[dict[str, Tensor] | None, dict[str, str]]:
         place = self._store.places([slot]).get(slot)
@@ -220,6 +224,6 @@ def _vectors(slots: Sequence[SlotRow]) -> bytes:
     held = {"vector": [slot.vector for slot in slots], "sentences": [slot.sentences or b"" for slot in slots]}
     tensors = {}
     for name, parts in held.items():
-        tensors[name] = torch.from_numpy(np.frombuffer(bytearray().join(parts), np.uint8))
-        tensors[f"{name}_bytes"] = torch.tensor([len(part) for part in parts])
+        tensors[name] = torch.from_numpy(np.array(bytearray().join(parts), np.uint8))
+        tensors[f"{name}_bytes"] = torch.tensor([len(part) for part in parts], dtype=torch.int64)
     return save(tensors)

@@ -28,7 +28,7 @@ from trimem.store.exporting import FORMAT, MANIFEST, RECEIPTS, VERSION, group_na
 from trimem.store.lines import document_row, moment_of, parse, receipt_row
 from trimem.store.metadata import MetadataStore
 from trimem.store.reader import in_batches
-from trimem.store.schema import BankRow, DocumentRow, ErasureRow, SlotRow
+from trimem.store.schema import BankRow, DocumentRow, ErasureRow, ItemRow, SlotRow
 from trimem.store.shards import ShardChange
 from trimem.store.tensors import StagedShard, Tensors
 from trimem.types import ImportReport, SlotId
@@ -61,7 +61,7 @@ class _Done:
 class _Group:
     """Documents on their way in, in order, with the checksums of their tensors by slot."""
 
-    documents: list[tuple[DocumentRow, dict[SlotId, str]]]
+    documents: list[tuple[DocumentRow, ItemRow | None, dict[SlotId, str]]]
 
 
 class Export:
@@ -108,11 +108,11 @@ class Export:
             lines = self.archive.read(f"{name}.jsonl").splitlines(keepends=True)
             documents = [document_row(line) for line in _whole_lines(lines)]
         with self.distrust(f"{name}.vectors.safetensors"):
-            slots = [slot for row, _ in documents for slot in row.slots]
+            slots = [slot for row, *_ in documents for slot in row.slots]
             _give_vectors(slots, load(self.archive.read(f"{name}.vectors.safetensors")))
             if self.bank.mechanism not in CODED:
                 _check_vectors(slots)
-        for row, _ in documents:
+        for row, *_ in documents:
             row.checksum = row.digest()
             for slot in row.slots:
                 slot.checksum = slot.digest()
@@ -276,8 +276,8 @@ def _store_group(store: MetadataStore, export: Export, number: int, group: _Grou
     with store.session() as session:
         wanted = {
             slot: checksum
-            for row, tensors in group.documents
-            if _outcome(session, row, tensors) != "unchanged"
+            for row, item, tensors in group.documents
+            if _outcome(session, row, item, tensors) != "unchanged"
             for slot, checksum in tensors.items()
         }
     staged: list[StagedShard] = []
@@ -303,8 +303,8 @@ def _store_group(store: MetadataStore, export: Export, number: int, group: _Grou
 
 def _put(session: Session, change: ShardChange, export: Export, group: _Group, done: _Done) -> None:
     dim = session.scalars(select(func.length(SlotRow.vector)).limit(1)).one_or_none()
-    for row, tensors in group.documents:
-        outcome = _outcome(session, row, tensors)
+    for row, item, tensors in group.documents:
+        outcome = _outcome(session, row, item, tensors)
         setattr(done, outcome, getattr(done, outcome) + 1)
         if outcome == "unchanged":
             continue
@@ -327,10 +327,14 @@ def _put(session: Session, change: ShardChange, export: Export, group: _Group, d
             raise export.archive.corrupt(f"its vectors are not of {dim} bytes each, as the bank's")
         session.add(row)
         session.flush()
+        if item is not None:
+            item.document_id = row.id
+            session.add(item)
+            session.flush()
         done.slots += len(ids)
 
 
-def _outcome(session: Session, row: DocumentRow, tensors: Mapping[SlotId, str]) -> Outcome:
+def _outcome(session: Session, row: DocumentRow, item: ItemRow | None, tensors: Mapping[SlotId, str]) -> Outcome:
     """Return whether a document is new, as it is already, or another under the same key."""
     old = _held(session, row)
     if old is None:
@@ -340,6 +344,8 @@ def _outcome(session: Session, row: DocumentRow, tensors: Mapping[SlotId, str]) 
     same = len(ours) == len(theirs) and all(
         mine[:2] == given[:2] and given[2] in (None, mine[2]) for mine, given in zip(ours, theirs, strict=True)
     )
+    was = session.get(ItemRow, old.id)
+    same = same and (was and (was.checksum, was.expires_at)) == (item and (item.checksum, item.expires_at))
     return "unchanged" if same and old.checksum == row.checksum else "replaced"
 
 
@@ -369,7 +375,8 @@ def _give_vectors(slots: Sequence[SlotRow], tensors: Mapping[str, torch.Tensor])
         held, sizes = tensors[name], tensors[f"{name}_bytes"]
         if (held.dtype, sizes.dtype, sizes.shape) != (torch.uint8, torch.int64, (len(slots),)) or (sizes < 0).any():
             raise ValueError(f"it has no {name} for each slot")
-        if held.shape != (int(sizes.sum()),) or (name == "vector" and (len(sizes.unique()) != 1 or not len(held))):
+        alike = not slots or (len(sizes.unique()) == 1 and len(held))
+        if held.shape != (int(sizes.sum()),) or (name == "vector" and not alike):
             raise ValueError(f"its {name} are of other lengths than it says")
         data, start = held.numpy().tobytes(), 0
         for slot, size in zip(slots, sizes.tolist(), strict=True):

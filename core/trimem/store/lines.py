@@ -12,24 +12,26 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from trimem.store.schema import DocumentRow, ErasureRow, SlotRow
+from trimem.store.schema import DocumentRow, ErasureRow, ItemRow, SlotRow
 from trimem.store.scope import format_path, parse_path, scope_words
 from trimem.types import Namespace, as_namespace, check_characters, check_text
 
 _MOST = 2**63  # what SQLite holds
-_DOCUMENT = {"namespace", "key", "content_hash", "text", "metadata", "created_at", "slots"}
+_DOCUMENT = {"namespace", "key", "content_hash", "text", "metadata", "created_at", "item", "slots"}
 _SLOT = {
     *("id", "text", "start", "stop", "line", "tokens", "created_at"),
     *("expires_at", "provenance", "trust", "reads", "read_at", "warmth", "tensors"),
 }
+_ITEM = {"created_at", "ttl", "expires_at"}
 _RECEIPT = {"id", "namespace", "reason", "documents", "slots", "records", "tensor_bytes", "erased_at"}
 
 
-def document_line(row: DocumentRow, tensors: Mapping[str, str]) -> bytes:
+def document_line(row: DocumentRow, item: ItemRow | None, tensors: Mapping[str, str]) -> bytes:
     """Return a document with its slots.
 
     Args:
         row: Its row.
+        item: What it is beside its text, if it is an item.
         tensors: Checksums of the tensors of those slots that have any, by their ids.
     """
     return _line(
@@ -40,6 +42,13 @@ def document_line(row: DocumentRow, tensors: Mapping[str, str]) -> bytes:
             "text": row.text,
             "metadata": row.meta,
             "created_at": row.created_at.isoformat(),
+            "item": None
+            if item is None
+            else {
+                "created_at": item.created_at.isoformat(),
+                "ttl": item.ttl,
+                "expires_at": None if item.expires_at is None else item.expires_at.isoformat(),
+            },
             "slots": [
                 {
                     "id": slot.slot_id,
@@ -89,8 +98,10 @@ def parse(line: bytes) -> Any:
     return json.loads(line.decode(), parse_constant=_refuse)
 
 
-def document_row(line: bytes) -> tuple[DocumentRow, dict[str, str]]:
+def document_row(line: bytes) -> tuple[DocumentRow, ItemRow | None, dict[str, str]]:
     """Return the document of a line, its slots still without vectors, and the checksums of their tensors by id.
+
+    An item does not know its document yet.
 
     Raises:
         ValueError: It is none that :func:`document_line` made.
@@ -109,12 +120,13 @@ def document_row(line: bytes) -> tuple[DocumentRow, dict[str, str]]:
         data["metadata"],
         moment_of(data["created_at"]),
     )
-    if not isinstance(data["slots"], list) or not data["slots"]:
+    item = None if data["item"] is None else _item_row(_object(data["item"], _ITEM))
+    if not isinstance(data["slots"], list) or not (data["slots"] or item):
         raise ValueError("a document has no slots")
     told = [_object(slot, _SLOT) for slot in data["slots"]]
     row.slots = [_slot_row(slot, namespace) for slot in told]
     tensors = {slot["id"]: _string(slot["tensors"]) for slot in told if slot["tensors"] is not None}
-    return row, tensors
+    return row, item, tensors
 
 
 def receipt_row(line: bytes) -> ErasureRow:
@@ -138,6 +150,16 @@ def receipt_row(line: bytes) -> ErasureRow:
         moment_of(data["erased_at"]),
         finished=True,
     )
+
+
+def _item_row(data: Mapping[str, Any]) -> ItemRow:
+    ttl = data["ttl"]
+    if ttl is not None and (isinstance(ttl, bool) or not isinstance(ttl, int | float) or not 0 < ttl < _MOST):
+        raise ValueError("the time to live of an item is no number above 0")
+    created, expiry = moment_of(data["created_at"]), _moment_or_none(data["expires_at"])
+    row = ItemRow(0, created, None if ttl is None else float(ttl), expiry)
+    row.checksum = row.digest()
+    return row
 
 
 def _slot_row(data: Mapping[str, Any], namespace: Namespace) -> SlotRow:

@@ -29,7 +29,13 @@ __all__ = ["Document", "MetadataStore", "NewSlot", "hash_text", "utc_now"]
 
 
 class MetadataStore(ErasableStore):
-    """The database of one bank, read, erased from and written to; see :class:`trimem.store.database.Database`."""
+    """The database of one bank, read, erased from and written to; see :class:`trimem.store.database.Database`.
+
+    Attributes:
+        made_from: The bank that this one is made from anew; nothing is put here that it does not hold.
+    """
+
+    made_from: MetadataStore | None = None
 
     def put(
         self,
@@ -55,7 +61,8 @@ class MetadataStore(ErasableStore):
         now = self.now()
         replaced: list[SlotId] = []
         with self.changing() as (session, change):
-            for document, slots in documents:
+            self.check_made_by(session)
+            for document, slots in self._admitted(namespace, documents):
                 replaced += replace_document(session, change, self.reader.vectors, namespace, document, slots, now)[1]
             session.flush()
             for shard in staged:
@@ -68,7 +75,23 @@ class MetadataStore(ErasableStore):
             touch(session)
         if evicted:
             self.finish_erasures()
+        if replaced:
+            self._erase_beside()
         return [slot_id for slot_id in replaced if slot_id not in kept]
+
+    def _admitted(
+        self, namespace: Namespace, documents: Sequence[tuple[Document, Sequence[NewSlot]]]
+    ) -> Sequence[tuple[Document, Sequence[NewSlot]]]:
+        """Leave out what the bank that this one is made from does not hold (any more)."""
+        if self.made_from is None:
+            return documents
+        with self.made_from.session(expired=True) as session:
+            there = select(DocumentRow.key, DocumentRow.content_hash).where(
+                DocumentRow.namespace == format_path(namespace),
+                DocumentRow.key.in_([document.key for document, _ in documents]),
+            )
+            held = {(key, content) for key, content in session.execute(there)}
+        return [each for each in documents if (each[0].key, each[0].content_hash) in held]
 
     def update(
         self, namespace: Namespace, keys: Collection[str], metadata: Mapping[str, Metadata], terms: Terms
@@ -161,7 +184,8 @@ class MetadataStore(ErasableStore):
 
     def set_tensors(self, staged: Iterable[StagedShard]) -> None:
         """Give slots that have none their tensors; slots that were erased meanwhile get none."""
-        with self.changing() as (_, change):
+        with self.changing() as (session, change):
+            self.check_made_by(session)
             for shard in staged:
                 change.enter(shard)
             change.merge_ripe()

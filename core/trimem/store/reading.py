@@ -177,6 +177,11 @@ class ReadableStore(Database):
         with self.session() as session:
             return session.scalars(select(ShardRow).where(ShardRow.name == name)).one_or_none()
 
+    def shared(self) -> list[ShardRow]:
+        """Return the rows of the shards that belong to no slot."""
+        with self.session() as session:
+            return list(session.scalars(select(ShardRow).where(ShardRow.records == 0).order_by(ShardRow.name)))
+
     def read_shared(self, name: str) -> dict[str, Tensor]:
         """Read the tensors of a shard that belongs to no slot.
 

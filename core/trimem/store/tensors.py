@@ -8,7 +8,7 @@ another name first, at leisure, and published, which is a rename, in the transac
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from trimem.errors import CorruptTensorError, DiskError
 from trimem.store.checksums import checksum, checksum_of_tensors
+from trimem.store.files import write_whole
 
 SUFFIX = ".safetensors"
 _STAGED = ".staged"
@@ -152,6 +153,25 @@ class TensorStore:
             for i, (record, tensors) in enumerate(records.items())
         }
         return StagedShard(self.path(name or uuid4().hex), data, sums)
+
+    def take(self, files: Sequence[Path]) -> None:
+        """Let files of another folder be shards of this one, too. O(files), or O(bytes) where they cannot be linked.
+
+        Call it with the database locked for writing, before the transaction that names them is committed.
+
+        Raises:
+            DiskError: They cannot be.
+        """
+        with disk_errors(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for file in files:
+                here = self.folder / file.name
+                here.unlink(missing_ok=True)
+                try:
+                    here.hardlink_to(file)
+                except OSError:  # on some file systems
+                    write_whole(here, file.read_bytes())
+            _sync_folder(self.folder)
 
     def read(self, place: Place, record: str) -> dict[str, Tensor]:
         """Read a record and compare it with its checksum: O(its bytes). The file is memory-mapped.

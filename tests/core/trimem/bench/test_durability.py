@@ -21,11 +21,13 @@ def test_what_was_acknowledged_outlives_every_kill(tmp_path: Path) -> None:
 
 def test_a_log_tells_what_must_be_there() -> None:
     lines = [
-        ["begin", "remember", "d1", 5],
-        ["done", "remember", "d1", 5],
-        ["begin", "forget", "d0", 6],
+        ["begin", "remember", "d1", 5, {}],
+        ["done", "remember", "d1", 5, {}],
+        ["begin", "forget", "d0", 6, {}],
     ]
     assert replay({"d0": 1}, lines) == ({"d0": 1, "d1": 5}, {"d1": 5})
+    lines = [["done", "recompile", "", 7, {}], ["begin", "import", "d0", 8, {"": 7, "d0": 3}]]
+    assert replay({"": 0, "d0": 1}, lines) == ({"": 7, "d0": 1}, {"": 7, "d0": 3})
 
 
 def test_a_store_that_loses_something_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -660,7 +660,7 @@ def test_product_quantisation_is_trained_once_and_kept(
             sizes.append(bank.stats(namespace="a").tensor_bytes)
             files = sum(file.stat().st_size for file in (tmp_path / name).rglob("*.safetensors"))
             assert bank.stats().tensor_bytes == files, "the codebooks count, too"
-    (codebook,) = (tmp_path / "pq").rglob("codebook.safetensors")
+    (codebook,) = (tmp_path / "pq").rglob("codebook-*.safetensors")
     trained = codebook.read_bytes()
     with ExplicitBank.open(tmp_path / "pq", model=tiny_llama, encoder=encoder) as bank:
         said = bank.ask("pump?", namespace="a", k=2, max_new_tokens=6)

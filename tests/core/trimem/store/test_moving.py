@@ -32,7 +32,7 @@ from trimem.store.exporting import MANIFEST, RECEIPTS, export_bank
 from trimem.store.importing import Export, import_bank
 from trimem.store.integrity import verify
 from trimem.store.metadata import MetadataStore
-from trimem.store.schema import BankRow, DocumentRow, ErasureRow, ShardRow, SlotRow
+from trimem.store.schema import BankRow, DocumentRow, ErasureRow, ItemRow, ShardRow, SlotRow
 from trimem.types import ImportReport
 
 A, B = ("a",), ("a", "b")
@@ -65,8 +65,19 @@ def filled(folder: Path) -> MetadataStore:
         put(store, f"d{number}", number, B if number % 2 else A)
     store.delete(A, ["d2"], None)
     store.share(store.tensors.stage({"shared": {"x": torch.arange(5)}}, {}, "shared"))
+    for key in ("i1", "i2"):
+        put(store, key, 50, B)
     with store.changing() as (session, change):
         change.leave([slot_id(A, "d4", 4)])
+        items = session.scalars(select(DocumentRow).where(DocumentRow.key.startswith("i"))).all()
+        for i, document in enumerate(items):
+            item = ItemRow(document.id, MOMENT, 3600.5 if i else None, MOMENT + timedelta(days=9) if i else None)
+            item.checksum = item.digest()
+            session.add(item)
+            if i:
+                change.leave([slot.slot_id for slot in document.slots])
+                document.slots.clear()
+        session.flush()
         for i, slot in enumerate(session.scalars(select(SlotRow))):
             slot.expires_at, slot.provenance = MOMENT + timedelta(days=i), f"said by {i}"
             slot.trust, slot.reads, slot.read_at = 0.1 + i / 7, 3 * i, MOMENT
@@ -86,7 +97,13 @@ def rows(store: MetadataStore) -> dict[str, list[dict[str, Any]]]:
     skipped = {"id", "document_id", "shard_id", "tensor_bytes", "revision", "finished"}
     found: dict[str, list[dict[str, Any]]] = {}
     with store.session() as session:
-        for table, order in ((BankRow, "id"), (DocumentRow, "key"), (SlotRow, "slot_id"), (ErasureRow, "id")):
+        for table, order in (
+            (BankRow, "id"),
+            (DocumentRow, "key"),
+            (SlotRow, "slot_id"),
+            (ErasureRow, "id"),
+            (ItemRow, "created_at"),
+        ):
             names = [name for name in columns(table) if name not in skipped]
             found[str(table.__tablename__)] = [
                 {name: getattr(row, name) for name in names}
@@ -121,8 +138,8 @@ def all_of(file: Path) -> list[str]:
         told = [repr(export.manifest), *map(repr, export.receipts())]
         told += [repr((name, sorted(tensors.items()))) for name, tensors in export.shared()]
         for number in range(1, export.manifest["groups"] + 1):
-            for row, sums in export.group(number).documents:
-                told.append(repr((row, row.text, row.meta, sums, [(slot, slot.checksum) for slot in row.slots])))
+            for row, item, sums in export.group(number).documents:
+                told.append(repr((row, item, row.text, row.meta, sums, [(slot, slot.checksum) for slot in row.slots])))
             told += [repr((sorted(records), about)) for records, about in export.parts(number)]
     return told
 
@@ -164,7 +181,7 @@ def document(**changes: Any) -> Edit:
 
 def test_all_that_is_stored_moves_bit_by_bit(store: MetadataStore, file: Path, tmp_path: Path) -> None:
     report = taken_in(file, tmp_path / "other")
-    assert (report.added, report.slots, report.records, report.receipts) == (6, 6, 5, 1)
+    assert (report.added, report.slots, report.records, report.receipts) == (8, 7, 6, 1)
     other = open_store(tmp_path / "other")
     try:
         assert rows(other) == rows(store)
@@ -176,7 +193,7 @@ def test_all_that_is_stored_moves_bit_by_bit(store: MetadataStore, file: Path, t
     finally:
         other.close()
     again = taken_in(file, tmp_path / "other")
-    assert (again.added, again.replaced, again.unchanged, again.slots, again.receipts) == (0, 0, 6, 0, 0)
+    assert (again.added, again.replaced, again.unchanged, again.slots, again.receipts) == (0, 0, 8, 0, 0)
 
 
 def test_no_column_is_forgotten() -> None:
@@ -186,13 +203,15 @@ def test_no_column_is_forgotten() -> None:
         SlotRow: {"id", "document_id", "namespace", "scope", "vector", "sentences", "checksum"}
         | {"shard_id", "tensor_bytes", "tensor_checksum"},
         ErasureRow: {"finished"},
+        ItemRow: {"document_id", "checksum"},
         BankRow: {"id", "revision", "checksum"},
         ShardRow: {"id", "name", "bytes", "checksum", "records"},
     }
     names = {
-        DocumentRow: lines._DOCUMENT - {"slots", "metadata"} | {"meta"},
+        DocumentRow: lines._DOCUMENT - {"slots", "item", "metadata"} | {"meta"},
         SlotRow: lines._SLOT - {"id", "tensors"} | {"slot_id"},
         ErasureRow: lines._RECEIPT,
+        ItemRow: lines._ITEM,
         BankRow: {"mechanism", "model_name", "model_fingerprint", "encoder_fingerprint", "config", "created_at"},
         ShardRow: set[str](),
     }
@@ -206,9 +225,9 @@ def test_large_banks_go_in_groups_and_parts(
     monkeypatch.setattr(exporting, "GROUP_SLOTS", 3)
     monkeypatch.setattr(exporting, "PART_BYTES", 5000)
     report = export_bank(store, tmp_path / "export.zip", None)
-    assert (report.documents, report.slots, report.records, report.receipts) == (6, 6, 5, 1)
+    assert (report.documents, report.slots, report.records, report.receipts) == (8, 7, 6, 1)
     with zipfile.ZipFile(tmp_path / "export.zip") as archive:
-        assert sum(".tensors-" in name for name in archive.namelist()) == 5
+        assert sum(".tensors-" in name for name in archive.namelist()) == 6
         assert "documents/000002.jsonl" in archive.namelist()
     taken_in(tmp_path / "export.zip", tmp_path / "other")
     other = open_store(tmp_path / "other")
@@ -222,7 +241,7 @@ def test_a_namespace_alone(store: MetadataStore, tmp_path: Path) -> None:
     other = open_store(tmp_path / "other")
     assert set(other.stats(None).namespaces) == {B}
     assert other.receipts(A) == [], "that was forgotten above"
-    assert {row["key"] for row in rows(other)["document"]} == {"d1", "d3", "d5", "d7"}
+    assert {row["key"] for row in rows(other)["document"]} == {"d1", "d3", "d5", "d7", "i1", "i2"}
     other.close()
 
 
@@ -233,7 +252,7 @@ def test_what_differs_is_replaced_and_the_rest_is_left_alone(store: MetadataStor
     store.update(B, ["d3"], {"d3": {"other": 1}}, {})
     store.delete(A, ["d5"], None)
     report = taken_in(file, tmp_path / "bank")
-    assert (report.added, report.replaced, report.unchanged) == (1, 2, 3)
+    assert (report.added, report.replaced, report.unchanged) == (1, 2, 5)
     store.delete(A, ["new"], None)
     after = rows(store)
     after["erasure"] = [row for row in after["erasure"] if row in before[0]["erasure"]]
@@ -260,7 +279,7 @@ def test_an_import_that_breaks_off_goes_on(
     half.close()
     file.write_bytes(whole)
     report = taken_in(file, other)
-    assert (report.added, report.unchanged) == (2, 4)
+    assert (report.added, report.unchanged) == (4, 4)
 
 
 def test_flipped_bits_are_found_or_change_nothing(whole: bytes, tmp_path: Path) -> None:
@@ -301,6 +320,8 @@ def test_flipped_bits_are_found_or_change_nothing(whole: bytes, tmp_path: Path) 
         (document(slot_expires_at="2026-01-01T00:00:00"), CorruptExportError, "no zone"),
         (document(slots=[]), CorruptExportError, "no slots"),
         (document(text="\ud800"), CorruptExportError, "surrogate"),
+        (document(item={"created_at": "2026-01-01", "ttl": 1, "expires_at": None}), CorruptExportError, "no zone"),
+        (document(item={"created_at": str(MOMENT), "ttl": -1, "expires_at": None}), CorruptExportError, "above 0"),
         (document(metadata=[]), CorruptExportError, "no object"),
         (document(metadata={"x": "\ud800"}), CorruptExportError, "surrogate"),
         (document(namespace=["a/b"]), CorruptExportError, "namespace"),
@@ -440,5 +461,5 @@ def test_what_is_forgotten_while_an_export_runs_does_not_stop_it(
         add(writer, name, data)
 
     monkeypatch.setattr(ArchiveWriter, "add", forget_then_add)
-    assert export_bank(store, tmp_path / "export.zip", None).documents == 3
-    assert taken_in(tmp_path / "export.zip", tmp_path / "other").added == 3
+    assert export_bank(store, tmp_path / "export.zip", None).documents == 5
+    assert taken_in(tmp_path / "export.zip", tmp_path / "other").added == 5
