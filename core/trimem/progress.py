@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,11 @@ def _console() -> Console:
     return Console(file=sys.stderr)
 
 
+def _has_widgets(console: Console) -> bool:
+    """Return whether this is a notebook that can show a bar."""
+    return console.is_jupyter and importlib.util.find_spec("ipywidgets") is not None
+
+
 @contextmanager
 def track(description: str, total: int, show: bool | None = None) -> Iterator[Callable[[int], None]]:
     """Show a bar while the ``with`` block runs; it gets a function to call with each step's size.
@@ -26,7 +32,7 @@ def track(description: str, total: int, show: bool | None = None) -> Iterator[Ca
     Args:
         description: What is going on.
         total: Sum of all steps.
-        show: None shows the bar where there is a terminal or a notebook.
+        show: None shows the bar where there is a terminal, or a notebook with ipywidgets.
     """
     outer = _shown.get()
     if outer is not None:
@@ -37,14 +43,23 @@ def track(description: str, total: int, show: bool | None = None) -> Iterator[Ca
             outer.remove_task(inner)
         return
     console = _console()
-    visible = (console.is_terminal or console.is_jupyter) if show is None else show
+    visible = (console.is_terminal or _has_widgets(console)) if show is None else show
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=console, disable=not visible, transient=True) as progress:
+    # In a notebook, what rich would take from stdout and stderr it would display, which writes to stdout again.
+    redirect = not console.is_jupyter
+    with Progress(
+        *columns,
+        console=console,
+        disable=not visible,
+        transient=True,
+        redirect_stdout=redirect,
+        redirect_stderr=redirect,
+    ) as progress:
         task = progress.add_task(description, total=total)
         token = _shown.set(progress)
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 
 import pytest
 from rich.console import Console
@@ -45,3 +46,16 @@ def test_a_bar_after_an_error_is_a_bar_of_its_own(screen: io.StringIO) -> None:
     with track("again", 2) as advance:
         advance(2)
     assert "again" in screen.getvalue()
+
+
+def test_what_is_printed_beside_a_bar_in_a_notebook_is_printed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "_console", lambda: Console(force_jupyter=True))
+    with track("files", 2) as advance:
+        sys.stdout.write("hello\n")
+        sys.stderr.write("there\n")
+        advance(2)
+    said = capsys.readouterr()
+    assert "hello" in said.out
+    assert "there" in said.err
