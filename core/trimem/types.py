@@ -5,7 +5,7 @@ Nothing here imports torch, so that a store or an adapter can speak of slots wit
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, TypeAlias
@@ -38,6 +38,8 @@ def as_namespace(namespace: str | Sequence[str]) -> Namespace:
         InvalidNamespaceError: It is empty, or a part is no string, empty, or holds ``/`` or a
             control character.
     """
+    if not isinstance(namespace, Iterable):
+        raise InvalidNamespaceError(f"a namespace is a string or several, got {type(namespace).__name__}")
     parts = (namespace,) if isinstance(namespace, str) else tuple(namespace)
     for part in parts:
         if not isinstance(part, str) or not part or "/" in part or not part.isprintable():

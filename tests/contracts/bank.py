@@ -379,6 +379,28 @@ class BankContract:
             bank.remember(PUMP, namespace="a", provenance=" ")
         assert bank.stats().slots == 0
 
+    def test_what_is_not_several_is_refused_by_name(self, bank: Bank) -> None:
+        deep: Any = "x"
+        for _ in range(3000):
+            deep = [deep]
+        wrong: tuple[Any, ...] = (0.5, 3, object())
+        for one in wrong:
+            with pytest.raises(InvalidInputError):
+                bank.remember(one, namespace="a")
+            with pytest.raises(InvalidNamespaceError):
+                bank.remember(PUMP, namespace=one)
+            with pytest.raises(InvalidInputError):
+                bank.remember(PUMP, namespace="a", ids=one)
+            with pytest.raises(InvalidInputError):
+                bank.remember(PUMP, namespace="a", metadata=one)
+            with pytest.raises(InvalidInputError):
+                bank.forget(namespace="a", ids=one)
+        with pytest.raises(InvalidInputError):
+            bank.forget(namespace="a", ids=[0.5])  # type: ignore[list-item]
+        with pytest.raises(InvalidInputError, match="JSON"):
+            bank.remember(PUMP, namespace="a", metadata={"x": deep})
+        assert bank.stats().slots == 0
+
     def test_half_a_character_is_refused_wherever_it_comes(self, bank: Bank) -> None:
         """An unpaired surrogate is no text: no file, database or tokenizer takes it."""
         half = "the pump \ud800"

@@ -7,12 +7,14 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from trimem.errors import InvalidInputError
 from trimem.store.rows import Document, Terms, hash_text
 from trimem.text.chunking import Chunk
 from trimem.types import Metadata, Namespace, SlotId, Turn, check_text, check_trust, check_ttl
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +50,14 @@ def documents(
     Raises:
         InvalidInputError: A text is empty, metadata is no JSON object, or the lists differ in length.
     """
-    said = [texts] if isinstance(texts, str | Turn | Told) else list(texts)
+    said = [texts] if isinstance(texts, str | Turn | Told) else several(texts, "texts")
     stored = [one.said if isinstance(one, Turn | Told) else one for one in said]
     for i, text in enumerate(stored):
         check_text(text, f"text {i}")
-    given = [metadata] * len(said) if metadata is None or isinstance(metadata, Mapping) else list(metadata)
-    keys = [ids] if isinstance(ids, str) else [text_key(one) for one in said] if ids is None else list(ids)
+    given = (
+        [metadata] * len(said) if metadata is None or isinstance(metadata, Mapping) else several(metadata, "metadata")
+    )
+    keys = [ids] if isinstance(ids, str) else [text_key(one) for one in said] if ids is None else several(ids, "ids")
     if not len(said) == len(given) == len(keys):
         raise InvalidInputError(
             f"texts, metadata and ids must be of one length, got {len(said)}, {len(given)} and {len(keys)}"
@@ -132,6 +136,23 @@ def check_metadata(metadata: Metadata) -> Metadata:
             said = json.dumps(dict(metadata), allow_nan=False, ensure_ascii=False)
             checked: Metadata = json.loads(said.encode())  # which takes no unpaired surrogates
             return checked
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         pass
-    raise InvalidInputError(f"metadata must be a mapping that JSON can hold, got {metadata!r}")
+    raise InvalidInputError(f"metadata must be a mapping that JSON can hold, got {_named(metadata)}")
+
+
+def several(given: Iterable[T], what: str) -> list[T]:
+    """Return what is given as a list.
+
+    Raises:
+        InvalidInputError: It is not several of anything.
+    """
+    if not isinstance(given, Iterable):
+        raise InvalidInputError(f"{what} are one or several, got {type(given).__name__}")
+    return list(given)
+
+
+def _named(metadata: object) -> str:
+    """Return what metadata is, without its values, which may be anybody's."""
+    keys = f" with the keys {sorted(map(str, metadata))}" if isinstance(metadata, Mapping) else ""
+    return f"{type(metadata).__name__}{keys}"

@@ -16,7 +16,7 @@ from threading import RLock
 from typing import Any, ClassVar, Protocol, Self
 
 from trimem.bank import Bank
-from trimem.banks.documents import Given, documents, expiry, terms
+from trimem.banks.documents import Given, documents, expiry, several, terms
 from trimem.banks.folder import DATABASE as DATABASE
 from trimem.banks.folder import bank_folder, tend
 from trimem.banks.identity import check_config, check_encoder, check_mechanism, check_model
@@ -252,7 +252,9 @@ class SlotBank(Bank):
     ) -> ErasureReceipt:
         """Erase slots from the disk; see :meth:`trimem.Bank.forget`. O(index) for the words."""
         path = as_namespace(namespace)
-        chosen = [ids] if isinstance(ids, str) else ids
+        chosen = None if ids is None else [ids] if isinstance(ids, str) else several(ids, "ids")
+        for one in chosen or ():
+            check_text(one, "an id")
         with self._lock:
             receipt = self._store.delete(path, chosen, where, siblings=self._siblings)
             self._drop(receipt.slots)

@@ -384,7 +384,7 @@ def bench_crash(
     seed: Annotated[int, typer.Option("--seed", help="Of operations and moments.")] = 0,
     folder: FolderOption = None,
 ) -> None:
-    """Kill a process at random moments while it remembers, forgets and compacts, and look at what it leaves."""
+    """Kill a process at random moments of whatever changes a bank, exports or imports, and look at what it leaves."""
     from trimem.bench.durability import run
 
     with _folder(folder) as bank:
