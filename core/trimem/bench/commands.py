@@ -323,7 +323,10 @@ def bench_transit(
     kv: Annotated[
         Path | None, typer.Option("--kv", help="A file in SQuAD's format, whose passages' key-values are stored.")
     ] = None,
-    n: Annotated[int, typer.Option("--n", help="Questions that are answered from key-values.")] = 20,
+    bank: Annotated[
+        Path | None, typer.Option("--bank", help="A file in SQuAD's format, whose paragraphs a bank of texts holds.")
+    ] = None,
+    n: Annotated[int, typer.Option("--n", help="Questions to answer from key-values, or to look for in a bank.")] = 20,
     train: Annotated[
         Path | None, typer.Option("--train", help="Images to fit to where others are measured; by default every other.")
     ] = None,
@@ -357,6 +360,7 @@ def bench_transit(
         squad=embeddings,
         fitted_to=fitted_to,
         kv=kv,
+        bank=bank,
         n=n,
         tasks=task or IMAGE_TASKS,
         names=system or DEFAULT,
@@ -372,7 +376,7 @@ def bench_transit(
         plot_transit(result, plot)
     measured = {name for row in result["rows"] for name, value in row.items() if value is not None}
     _print([{name: value for name, value in row.items() if name in measured} for row in result["rows"]])
-    for rows in (result["slots"], [result["churn"]] if result["churn"] else []):
+    for rows in (result["bank"], result["slots"], [result["churn"]] if result["churn"] else []):
         _print(rows)
 
 

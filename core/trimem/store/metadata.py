@@ -57,6 +57,9 @@ class MetadataStore(ErasableStore):
 
         Returns:
             The slots that were replaced and are not stored again.
+
+        Raises:
+            FingerprintMismatch: The bank was brought to another model, encoder or codec since it was opened.
         """
         now = self.now()
         replaced: list[SlotId] = []

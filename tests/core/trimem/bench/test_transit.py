@@ -125,6 +125,12 @@ def test_key_values_are_answered_from(tmp_path: Path, tiny_llama: LanguageModel)
     squad.write_text(json.dumps({"data": [{"paragraphs": paragraphs}]}))
     rows = run(kv=squad, lm=tiny_llama, n=2, names=["float16", "int4", "pca", "pq"])["rows"]
     assert all(list(row) == KEYS for row in rows)
+    found = run(bank=squad, n=4)["bank"]
+    assert [(row["vectors"], row["by"]) for row in found] == [
+        (vectors, by) for vectors in ("float32", "codes") for by in ("words_and_meaning", "meaning")
+    ]
+    assert all(row["recall_at_1"] <= row["recall_at_10"] == 1 for row in found)
+    assert found[2]["database_bytes"] < found[0]["database_bytes"]
     texts = tmp_path / "texts.txt"
     texts.write_text("\n".join(f"A lighthouse keeper counts {i} gulls." for i in range(40)))
     (other,) = run(squad=squad, fitted_to=texts, names=["pca"], numbers="int2", codes=[16])["rows"]

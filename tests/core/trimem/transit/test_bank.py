@@ -341,6 +341,30 @@ def test_refitting_takes_in_what_others_write_meanwhile(small: Open, monkeypatch
     assert bank.verify().ok
 
 
+def test_what_is_written_while_others_refit_is_stored_by_the_new_codec(small: Open, tmp_path: Path) -> None:
+    class Interrupted(Letters):
+        refits = 0
+
+        def encode_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
+            vectors = super().encode_documents(texts)
+            if PUMP in texts and not self.refits:
+                self.refits += 1
+                assert other.refit().kept
+            return vectors
+
+    texts = [f"text number {i}" for i in range(80)]
+    other = small(codec=unlike(texts)[0], max_error=0.05)
+    other.remember(texts, namespace="a")
+    with TransitBank.open(tmp_path / "small", encoder=Interrupted()) as bank:
+        ids = bank.remember([PUMP, BOAT], namespace="a")
+        assert bank.codec.fingerprint == other.codec.fingerprint
+    whole = torch.from_numpy(Letters().encode_documents([PUMP, BOAT]))
+    assert (other.vectors(ids) - whole).abs().max() <= 0.05
+    rows = other._store.reader.codes(ids)
+    packed = [other._store.reader.vectors.pack(vector) for vector in whole.numpy()]
+    assert [rows[slot] for slot in ids] == packed
+
+
 def test_a_refit_that_fails_changes_nothing(small: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     texts = [f"text number {i}" for i in range(80)]
     codec, _ = unlike(texts)
