@@ -37,6 +37,11 @@ By = Literal["auto", "sound", "meaning", "place"]
 SURE = 5.0
 """Nats that must tell for a word of a question to have been heard for another, before the other is searched for."""
 
+QUOTED = 0.5
+"""The share of what its phonemes could tell from which on a query is taken for a quotation."""
+
+_LEAST_QUOTED = 3  # words of a quotation
+_LONGEST_QUOTATION = 1000  # characters
 _LEAST_PHONEMES = 3  # shorter words sound like too many others
 
 
@@ -82,9 +87,9 @@ class ResonanceBank(StoredBank):
             by: ``"sound"`` compares phonemes, both as a phrase that is quoted and as a question about what was said;
                 its hits are :class:`trimem.resonance.hits.SoundHit`. ``"meaning"`` compares words and vectors.
                 ``"place"`` takes "minute 12", "0:12:30", "turn 7", "word 1500", or a time in ISO 8601, and returns
-                what was said there and around it. ``"auto"`` is by place where a query names one and nothing else; else
-                by meaning, with every word that nobody said here replaced by the one it sounds like, where there is
-                one.
+                what was said there and around it. ``"auto"`` is by place where a query names one and nothing else; by
+                sound where somebody said it nearly as it is (:data:`QUOTED`); else by meaning, with every word that
+                nobody said here replaced by the one it sounds like, where there is one.
 
         Raises:
             InvalidInputError: The query is empty, k is less than 1, ``by`` or ``min_trust`` is something else,
@@ -115,6 +120,8 @@ class ResonanceBank(StoredBank):
             return self._by_place(spot, k, path, where, min_trust)
         if spot is not None and (hits := self._by_place(spot, k, path, where, min_trust)):
             return hits
+        if quoted := self._quoted(query, k, path, where, min_trust):
+            return quoted
         mended = self.mend(query, namespace=path)
         return self._decoded(self._finder(mended, mended, path, where, min_trust)(k))
 
@@ -276,6 +283,16 @@ class ResonanceBank(StoredBank):
 
     # How slots are found
 
+    def _quoted(
+        self, query: str, k: int, path: tuple[str, ...], where: Mapping[str, Any] | None, min_trust: float
+    ) -> list[Hit]:
+        """Return what is found by sound, if the best of it says the query nearly as it is; nothing else."""
+        spoken = [phonemes for phonemes in self.speech.speak(self.speech.units(query[:_LONGEST_QUOTATION])) if phonemes]
+        if not _LEAST_QUOTED <= len(spoken) <= LONGEST_QUERY or len(query) > _LONGEST_QUOTATION:
+            return []
+        hits = self._by_sound(spoken, k, path, where, min_trust)
+        return hits if hits and isinstance(hits[0], SoundHit) and hits[0].quoted >= QUOTED else []
+
     def _phonemes(self, query: str) -> list[Phonemes]:
         spoken = [phonemes for phonemes in self.speech.speak(self.speech.units(query)) if phonemes]
         if not spoken:
@@ -346,7 +363,7 @@ class ResonanceBank(StoredBank):
 
 
 def _hit(slot: Slot, found: Resonant) -> SoundHit:
-    return SoundHit(slot, score(found.z), nats=found.nats, z=found.z, word=found.word)
+    return SoundHit(slot, score(found.z), nats=found.nats, z=found.z, word=found.word, quoted=found.quoted)
 
 
 def _place_in(line: Sequence[SlotInLine], spot: Spot) -> int | None:

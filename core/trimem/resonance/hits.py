@@ -18,11 +18,14 @@ class SoundHit(Hit):
         nats: How much more likely the query was heard because of this slot than by chance.
         z: The same in standard deviations above all other slots that might have been found.
         word: The word of the slot that what resonates begins with.
+        quoted: How well the query is heard as a phrase said there: nats as a share of what its phonemes could tell;
+            minus infinity where it was not compared as one.
     """
 
     nats: float = 0.0
     z: float = 0.0
     word: int = 0
+    quoted: float = float("-inf")
 
 
 def score(z: float) -> float:

@@ -47,12 +47,14 @@ class Resonant:
         nats: How much more likely the query was heard because of it than by chance.
         z: That in standard deviations above the other slots.
         word: The word of the slot that what resonates begins with.
+        quoted: How well the query is heard as a phrase said there: nats as a share of what its phonemes could tell.
     """
 
     row: int
     nats: float
     z: float
     word: int
+    quoted: float
 
 
 class NamespaceSounds:
@@ -113,8 +115,8 @@ class NamespaceSounds:
 
     def search(
         self, query: Sequence[Phonemes], allowed: NDArray[np.int64] | None
-    ) -> tuple[dict[int, tuple[float, int]], int]:
-        """Return nats and word by row for slots that sound like a query, and how many slots were compared.
+    ) -> tuple[dict[int, tuple[float, int, float]], int]:
+        """Return nats, word and quotation by row for slots that sound like a query, and how many were compared.
 
         Both as a phrase that is quoted, and as a question about what was said; whichever is the likelier way to ask.
         """
@@ -126,15 +128,16 @@ class NamespaceSounds:
         about = dict(zip(stretches.tolist(), told.tolist(), strict=True))
         nothing = len(query) * math.log(0.5)
         found = {
-            int(self.rows[stretch]): (max(nats, nothing) - math.log(2), self._begin(stretch))
+            int(self.rows[stretch]): (max(nats, nothing) - math.log(2), self._begin(stretch), -math.inf)
             for stretch, nats in about.items()
         }
+        most = sum(map(len, query)) * math.log(max(len(self.index.vocabulary.inventory), 2))
         for place in self.index.search(query, PLACES, allowed=mask):
             stretch = int(self.index.stretch[place.position])
             row = int(self.rows[stretch])
             nats = float(np.logaddexp(about.get(stretch, nothing), place.score)) - math.log(2)
             if row not in found or nats > found[row][0]:
-                found[row] = nats, int(self._word_of[place.position])
+                found[row] = nats, int(self._word_of[place.position]), place.score / most
         return found, int(inside.sum())
 
     def _begin(self, stretch: int) -> int:
@@ -169,16 +172,18 @@ class FollowedSounds:
         """
         with self._lock:
             self._follow()
-            found: dict[int, tuple[float, int]] = {}
+            found: dict[int, tuple[float, int, float]] = {}
             compared = 0
             for sounds in self._under(path):
                 more, inside = sounds.search(query, allowed)
                 found |= more
                 compared += inside
         ranked = sorted(found.items(), key=lambda item: (-item[1][0], item[0]))
-        nats = np.array([each for _, (each, _) in ranked])
+        nats = np.array([told[0] for _, told in ranked])
         z = _above_others(nats, compared, len(query) * math.log(0.5))
-        return [Resonant(row, each, float(z[i]), word) for i, (row, (each, word)) in enumerate(ranked[:k])]
+        return [
+            Resonant(row, each, float(z[i]), word, quoted) for i, (row, (each, word, quoted)) in enumerate(ranked[:k])
+        ]
 
     def like(self, word: Phonemes, path: str) -> tuple[str, float] | None:
         """Return what was said that a word was most likely heard for, and the nats that tell it from chance.

@@ -78,6 +78,8 @@ class TestSound:
             assert isinstance(best, SoundHit)
             assert said([best]) == [FALLS]
             assert best.z > 2
+            assert best.score == pytest.approx(best.z / (best.z + 3))
+            assert best.expected_error is None
             assert best.nats > second.nats  # type: ignore[attr-defined]
             assert 1 > best.score > second.score >= 0
         assert said(calls.recall("ilsa market", 1, namespace="acme", by="sound")) == [ILSE]
@@ -403,3 +405,13 @@ class TestAttention:
             assert answer.text == whole.text.strip()
             assert answer.hits[0].attention == pytest.approx(1)
             assert (answer.memory_tokens, answer.new_tokens) == (len(prompt), 8)
+
+
+def test_a_quotation_is_found_by_ear_and_a_question_by_meaning(calls: ResonanceBank) -> None:
+    (quoted,) = calls.recall("never spoke of the reijenbak fouls", 1, namespace="acme")
+    assert isinstance(quoted, SoundHit)
+    assert 0.5 <= quoted.quoted <= 1
+    assert said([quoted]) == [FALLS]
+    (asked,) = calls.recall("who is responsible for money", 1, namespace="acme")
+    assert not isinstance(asked, SoundHit)
+    assert said([asked]) == [ILSE]
