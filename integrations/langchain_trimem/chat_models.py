@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
@@ -194,11 +195,12 @@ class ChatTrimem(BaseChatModel):
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         talk = _Talk(self, messages, stop, kwargs)
-        async for piece in talk.apieces():
-            chunk = talk.chunk(piece)
-            if run_manager is not None:
-                await run_manager.on_llm_new_token(piece, chunk=chunk)
-            yield chunk
+        async with aclosing(talk.apieces()) as pieces:  # who stops listening ends the generation at once
+            async for piece in pieces:
+                chunk = talk.chunk(piece)
+                if run_manager is not None:
+                    await run_manager.on_llm_new_token(piece, chunk=chunk)
+                yield chunk
         yield talk.last_chunk()
 
 
@@ -250,7 +252,7 @@ class _Talk:
         )
         return speech(self._stream, self._names) if self._tools else self._stream
 
-    async def apieces(self) -> AsyncIterator[str]:
+    async def apieces(self) -> AsyncGenerator[str, None]:
         """The same, where nothing waits on the event loop."""
         try:
             pieces = await asyncio.to_thread(self.pieces)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -168,19 +170,30 @@ async def test_many_are_answered_at_once(chat: ChatTrimem) -> None:
     assert [each.content for each in together] == alone
 
 
-async def test_who_stops_listening_ends_the_generation(chat: ChatTrimem) -> None:
-    chat.max_tokens = 2000
+async def test_who_stops_listening_ends_the_generation(chat: ChatTrimem, lm: LanguageModel) -> None:
+    chat.max_tokens, chat.model_kwargs = 2000, tools_template.saying(lm, "a b c d e " * 180)
     spoken = chat.astream("Where is the pump?")
     async with loop_alive():
         await anext(spoken)
         await spoken.aclose()  # type: ignore[attr-defined]  # LangChain calls a generator an iterator
+    await silence()
     hearing = asyncio.create_task(chat.ainvoke("Where is the pump?"))
     await asyncio.sleep(0.3)
     hearing.cancel()
     with pytest.raises(asyncio.CancelledError):
         await hearing
+    await silence()
     for _ in chat.stream("Where is the pump?"):
         break
+    await silence()
+
+
+async def silence() -> None:
+    """Wait until nobody speaks, for less time than it takes to say all."""
+    until = time.perf_counter() + 5
+    while any("trimem-stream" in thread.name for thread in threading.enumerate()):
+        assert time.perf_counter() < until, "somebody still speaks"
+        await asyncio.sleep(0.01)
 
 
 def test_words_that_stop(filled: ExplicitBank, lm: LanguageModel) -> None:
