@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal, TypeAlias
@@ -12,6 +13,7 @@ from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
 from langgraph.runtime import Runtime
 
 from trimem.bank import Bank
+from trimem.banks.slot_bank import SlotBank
 from trimem.errors import InvalidInputError, InvalidNamespaceError
 from trimem.store.database import utc_now
 from trimem.text.quoting import quoted
@@ -85,7 +87,7 @@ class TrimemMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
 
     async def aafter_agent(self, state: AgentState[Any], runtime: Runtime[Any]) -> None:
         if said := self._said(state, runtime):
-            await self._bank.aremember(**said)
+            await asyncio.to_thread(lambda: self._bank.remember(**said))
 
     def _search(self, request: ModelRequest[Any]) -> dict[str, Any] | None:
         """Return the arguments of a recall; None where the user has said nothing."""
@@ -114,6 +116,7 @@ class TrimemMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
             "namespace": namespace,
             "metadata": [{**about, **turn.metadata, "message": key} for turn, key in zip(turns, ids, strict=True)],
             "ids": ids,
+            **({"progress": False} if isinstance(self._bank, SlotBank) else {}),
         }
 
     def _is_remembered(self, message: AnyMessage) -> bool:

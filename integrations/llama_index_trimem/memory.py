@@ -87,7 +87,8 @@ class TrimemMemoryBlock(BaseMemoryBlock[str]):
 
     async def _remember(self, messages: Sequence[ChatMessage], session: Namespace) -> None:
         if said := remembered(messages, {"session": session[-1]}):
-            await self.bank.aremember(**said, namespace=session)
+            quiet: dict[str, Any] = {"progress": False} if isinstance(self.bank, SlotBank) else {}
+            await asyncio.to_thread(lambda: self.bank.remember(**said, **quiet, namespace=session))
 
     def _session(self, session_id: object) -> Namespace:
         return _session(self.namespace, session_id)
@@ -171,7 +172,7 @@ class TrimemMemory(BaseMemory):
     def put_messages(self, messages: list[ChatMessage]) -> None:
         self._items.write([NewItem((), uuid4().hex, {"chat": each.model_dump(mode="json")}) for each in messages])
         if said := remembered(messages, {"session": self.session_id}):
-            self.bank.remember(**said, namespace=self._path)
+            self.bank.remember(**said, namespace=self._path, progress=False)
 
     def set(self, messages: list[ChatMessage]) -> None:
         self.reset()

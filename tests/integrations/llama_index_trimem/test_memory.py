@@ -9,9 +9,15 @@ from typing import Any
 
 import pytest
 from llama_index.core.agent.workflow import ReActAgent
-from llama_index.core.base.llms.types import ChatMessage, MessageRole
+from llama_index.core.base.llms.types import (
+    ChatMessage,
+    CompletionResponse,
+    CompletionResponseGen,
+    LLMMetadata,
+    MessageRole,
+)
 from llama_index.core.chat_engine import ContextChatEngine, SimpleChatEngine
-from llama_index.core.llms import MockLLM
+from llama_index.core.llms import CustomLLM
 from llama_index.core.memory import BaseMemory, BaseMemoryBlock, Memory
 from llama_index.core.memory.memory import InsertMethod
 from pydantic import ValidationError
@@ -248,16 +254,33 @@ async def test_chat_engines_run_with_it(bank_of_smollm: ExplicitBank, smollm: La
     assert len(memory.get_all()) == 6
 
 
-@pytest.mark.filterwarnings("ignore:The `__fields__` attribute is deprecated")  # LlamaIndex reads it
+class Scripted(CustomLLM):
+    """Says the same whatever it reads, and keeps what that was."""
+
+    read: list[str] = []  # noqa: RUF012 - pydantic copies it
+
+    @property
+    def metadata(self) -> LLMMetadata:
+        return LLMMetadata()
+
+    def complete(self, prompt: str, formatted: bool = False, **_: Any) -> CompletionResponse:
+        self.read.append(prompt)
+        return CompletionResponse(text="Thought: I know.\nAnswer: Gudrun.")
+
+    def stream_complete(self, prompt: str, formatted: bool = False, **_: Any) -> CompletionResponseGen:
+        yield self.complete(prompt)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # LlamaIndex looks at fields as pydantic 1 had them
 async def test_agents_run_with_it(bank: ExplicitBank) -> None:
-    memory = TrimemMemory.from_defaults(bank=bank, namespace="ann", session_id="s")
-    agent = ReActAgent(llm=MockLLM(), tools=[])
-    handler = agent.run("Thought: I know.\nAnswer: Gudrun", memory=memory)
-    events = [event async for event in handler.stream_events()]
-    assert events
-    await handler
-    assert texts(memory.get_all())[0] == "Thought: I know.\nAnswer: Gudrun"
-    assert len(memory.get_all()) == 2
+    TrimemMemory(bank=bank, namespace="ann", session_id="one").put(user("My boat is called Gudrun."))
+    memory = TrimemMemory(bank=bank, namespace="ann", session_id="two", across_sessions=True)
+    llm = Scripted()
+    handler = ReActAgent(llm=llm, tools=[], streaming=True).run("What is my boat called?", memory=memory)
+    assert [event async for event in handler.stream_events()]
+    assert "Gudrun" in str(await handler)
+    assert "> user: My boat is called Gudrun." in llm.read[0]
+    assert [message.role.value for message in memory.get_all()] == ["user", "assistant"]
 
 
 class TestTenants(TenantsContract):
