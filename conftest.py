@@ -73,7 +73,7 @@ def leave(namespace: dict[str, Any]) -> None:
 
 pytest_collect_file = Sybil(
     parsers=[PythonCodeBlockParser(), CodeBlockParser(language="console", evaluator=run_commands)],
-    patterns=["README*.md", "docs/**/*.md", "docs/*.md", "CONTRIBUTING.md"],
+    patterns=["README.md", "docs/**/*.md", "docs/*.md", "CONTRIBUTING.md"],
     setup=enter,
     teardown=leave,
 ).pytest()

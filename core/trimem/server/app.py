@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import asdict, dataclass
@@ -90,7 +91,7 @@ def create_app(
     }
     line = Line(config.waiting)
     app = FastAPI(title="trimem", docs_url=None, redoc_url=None)
-    app.add_middleware(Gate, keys, alone, config.max_body_bytes)
+    app.add_middleware(Gate, keys=keys, namespace=alone, max_body_bytes=config.max_body_bytes)
     for kind in (TrimemError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, _refused)
 
@@ -205,7 +206,8 @@ async def _refused(_: Request, error: Exception) -> Response:
 
 
 def _told(refused: Refusal) -> Response:
-    return JSONResponse(refused.body, refused.status, refused.headers)
+    body = json.dumps(refused.body)  # ASCII, since it may quote half a character
+    return Response(body, refused.status, refused.headers, media_type="application/json")
 
 
 def _first_of(error: RequestValidationError) -> Refusal:

@@ -16,6 +16,9 @@ from trimem.server.errors import logged, refusal
 from trimem.server.schemas import ChatRequest
 from trimem.types import Answer, Citation, Hit
 
+COLD = 1e-3
+"""A temperature below which the most likely token is taken: dividing by less overflows."""
+
 _logger = logging.getLogger(__name__)
 
 
@@ -52,7 +55,7 @@ def arguments(request: ChatRequest, *, k: int, read: str, max_new_tokens: int) -
     if request.stop:
         asked["stop_strings"] = stops(request)
     temperature = request.temperature if request.temperature is not None else 1.0 if request.top_p is not None else 0.0
-    if temperature > 0:
+    if temperature >= COLD:
         top_p = 1.0 if request.top_p is None else request.top_p
         asked |= {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0, "seed": request.seed}
     return asked

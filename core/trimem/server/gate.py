@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from trimem.errors import AuthenticationError, RequestTooLargeError
+from trimem.errors import AuthenticationError, RequestError, RequestTooLargeError
 from trimem.server.errors import logged, refusal
 from trimem.server.keys import Keys
 from trimem.types import Namespace
@@ -56,10 +56,10 @@ class Gate:
             if scope["path"] != "/healthz":
                 scope[NAMESPACE] = self._admit(headers)
             await self._app(scope, self._limited(headers, receive), sending)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whoever asked is told, and the log says where
             logged(_logger, error)
             if status:
-                raise  # too late to say it: the server cuts the connection
+                return  # too late to say it: the connection is cut
             told = refusal(error)
             await JSONResponse(told.body, told.status, told.headers)(scope, receive, sending)
         finally:
@@ -78,8 +78,12 @@ class Gate:
         return self._namespace
 
     def _limited(self, headers: Headers, receive: Receive) -> Receive:
-        """Return ``receive`` that refuses a body that is too large before it is all there."""
+        """Return ``receive``, which refuses a body that is too large before it is all there."""
         length = headers.get("content-length", "0")
+        kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+        if (length != "0" or "transfer-encoding" in headers) and kind != "application/json":
+            # Browsers send any other kind to this machine for whatever page asks them to, and JSON for none.
+            raise RequestError("a body must be JSON and say so, by the header Content-Type: application/json")
         read = 0
 
         async def receiving() -> Message:

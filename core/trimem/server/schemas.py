@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Stop = Annotated[str, Field(min_length=1)]
+Stop = Annotated[str, Field(min_length=1, max_length=256)]
+Count = Annotated[int, Field(ge=1, le=1000)]
 
 
 class _Request(BaseModel):
@@ -43,7 +44,7 @@ class StreamOptions(_Request):
 class MemoryOptions(_Request):
     """trimem's own: which memories are read, and how."""
 
-    k: int | None = None
+    k: Count | None = None
     where: dict[str, Any] | None = None
     read: Literal["dense", "mixed"] | None = None
 
@@ -96,7 +97,7 @@ class SearchRequest(_Request):
     """What to look for."""
 
     query: str
-    k: int = 4
+    k: Count = 4
     where: dict[str, Any] | None = None
 
 

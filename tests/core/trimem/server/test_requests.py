@@ -73,7 +73,12 @@ WRONG: dict[str, tuple[Any, str | None, str | None]] = {
     "tools": ({**ASKED, "tools": [{"type": "function"}]}, "invalid_value", "tools"),
     "a seed too large": ({**ASKED, "seed": 2**63}, "invalid_value", "seed"),
     "a name nobody knows": ({**ASKED, "top_k": 5}, "unsupported_parameter", "top_k"),
-    "no memories": ({**ASKED, "memory": {"k": 0}}, "invalid_value", None),
+    "a name that is half a character": ({**ASKED, "\ud800": 5}, "invalid_value", None),
+    "no memories": ({**ASKED, "memory": {"k": 0}}, "invalid_value", "memory.k"),
+    "all memories there can be": ({**ASKED, "memory": {"k": 10**30}}, "invalid_value", "memory.k"),
+    "more tokens than can be counted": ({**ASKED, "max_tokens": 10**30}, "context_length_exceeded", None),
+    "no temperature": (json.dumps({**ASKED, "temperature": float("nan")}).encode(), "invalid_value", "temperature"),
+    "a stop that takes long to look for": ({**ASKED, "stop": "x" * 1000}, "invalid_value", None),
     "a filter that is none": ({**ASKED, "memory": {"where": {"a": {"$like": "x"}}}}, "invalid_value", None),
     "too long": (ENDLESS, "context_length_exceeded", None),
     "too long, streamed": ({**ENDLESS, "stream": True}, "context_length_exceeded", None),
@@ -101,7 +106,10 @@ def test_what_is_wrong_is_said(address: str, bank: ExplicitBank) -> None:
         assert refused(post(address, wrong, "/v1/memories/search"))[0] == 400, wrong
     assert refused(post(address, {}, "/v1/embeddings")) == (404, "not_found", None)
     assert refused(post(address, {}, "/v1/models"))[0] == 405
-    assert refused(httpx.post(f"{address}/v1/chat/completions", data=ASKED, headers=bearer(ANN)))[0] == 400
+    for kind in ({}, {"content-type": "text/plain"}, {"content-type": "application/x-www-form-urlencoded"}):
+        body = json.dumps(ASKED).encode()
+        reply = httpx.post(f"{address}/v1/chat/completions", content=body, headers={**bearer(ANN), **kind})
+        assert refused(reply)[0] == 400, kind
 
 
 def bearer(key: str) -> dict[str, str]:
