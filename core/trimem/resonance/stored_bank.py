@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
-from trimem.banks.documents import Given, Told, slot_id
+from trimem.banks.documents import Given, Told, several, slot_id
 from trimem.banks.slot_bank import SlotBank
 from trimem.banks.writer import Writer
 from trimem.errors import CorruptTensorError, InvalidInputError, SlotNotFoundError
@@ -144,7 +144,7 @@ class StoredBank(SlotBank):
             InvalidInputError: A text is empty, metadata is no JSON object, the lists differ in length, or
                 ``compile`` is False where the trajectory is all that is kept. Nothing is stored then.
         """
-        given = [texts] if isinstance(texts, str | Turn | Told | Heard) else list(texts)
+        given = [texts] if isinstance(texts, str | Turn | Told | Heard) else several(texts, "texts")
         kept = self.config.keep_text and not any(isinstance(one, Heard) for one in given)
         if not compile and not kept:
             raise InvalidInputError(

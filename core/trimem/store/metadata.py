@@ -183,6 +183,8 @@ class MetadataStore(ErasableStore):
             (bank.model_name, bank.model_fingerprint), bank.config = made_by, dict(config)
             bank.checksum = bank.digest()
             touch(session)
+            encoder = bank.encoder_fingerprint
+        self.made_by = made_by[1], encoder
         return []
 
     def set_tensors(self, staged: Iterable[StagedShard]) -> None:
