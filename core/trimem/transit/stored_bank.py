@@ -147,6 +147,7 @@ class StoredBank(SlotBank):
         if self._fingerprint != row.model_fingerprint:
             with self._lock:
                 self._take(self._find_codec(row))
+                self._store.made_by = row.model_fingerprint, row.encoder_fingerprint
 
     def _find_codec(self, row: BankRow | None) -> Idrp:
         name = "" if row is None else shard_of(row.model_fingerprint)
