@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from trimem.resonance.config import ResonanceConfig
     from trimem.resonance.consensus import Reconstruction
     from trimem.resonance.heard import Heard
+    from trimem.store.capacity import Capacity
     from trimem.text.encoders import Encoder
     from trimem.transit.bank import TransitBank
     from trimem.transit.config import TransitConfig
@@ -75,6 +76,7 @@ if TYPE_CHECKING:
 _LAZY = {
     "AnswerStream": "trimem.explicit.reading",
     "Bank": "trimem.bank",
+    "Capacity": "trimem.store.capacity",
     "Encoder": "trimem.text.encoders",
     "ExplicitBank": "trimem.explicit.bank",
     "ExplicitConfig": "trimem.explicit.config",
@@ -101,6 +103,7 @@ __all__ = [
     "BankStats",
     "CacheStats",
     "CalibrationNotFoundError",
+    "Capacity",
     "Citation",
     "CompactReport",
     "ContextLengthError",

@@ -37,6 +37,7 @@ class Bank(ABC):
         ttl: timedelta | None = None,
         provenance: str | None = None,
         trust: float | None = None,
+        near_duplicates: float | None = None,
     ) -> list[SlotId]:
         """Store texts and return the slots that hold them; the same again changes nothing.
 
@@ -51,6 +52,8 @@ class Bank(ABC):
                 at the next opening, writing or :meth:`evict`.
             provenance: Who or what they are from, to be shown with them.
             trust: How far they are to be trusted, from 0 to 1.
+            near_duplicates: The cosine from which on a text is not stored because one of the same namespace says
+                almost the same; that one's slots are returned. None stores all.
 
         What is not given is as it was, for texts that are stored already; new ones are held for ever, from nobody
         knows where, and trusted fully.
@@ -102,7 +105,7 @@ class Bank(ABC):
 
     @abstractmethod
     def evict(self) -> EvictionReport:
-        """Erase from the disk, now and for every tenant, what has expired."""
+        """Erase from the disk, now and for every tenant, what has expired and what is more than the bank may hold."""
 
     @abstractmethod
     def forget(
@@ -146,9 +149,15 @@ class Bank(ABC):
         ttl: timedelta | None = None,
         provenance: str | None = None,
         trust: float | None = None,
+        near_duplicates: float | None = None,
     ) -> list[SlotId]:
         """:meth:`remember`, off the event loop."""
-        terms: dict[str, Any] = {"ttl": ttl, "provenance": provenance, "trust": trust}
+        terms: dict[str, Any] = {
+            "ttl": ttl,
+            "provenance": provenance,
+            "trust": trust,
+            "near_duplicates": near_duplicates,
+        }
         return await asyncio.to_thread(self.remember, texts, namespace=namespace, metadata=metadata, ids=ids, **terms)
 
     async def arecall(

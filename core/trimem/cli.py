@@ -27,6 +27,7 @@ from trimem.console import (
     BankOption,
     JsonOption,
     LargestOption,
+    MaxSlotsOption,
     MinTrustOption,
     ModelOption,
     NamespaceOption,
@@ -77,6 +78,7 @@ def remember(
     ttl: Annotated[str | None, typer.Option("--ttl", help="How long to hold them, as 30d, 12h, 45m or 90s.")] = None,
     trust: Annotated[float | None, typer.Option("--trust", help="How far to trust them, from 0 to 1.")] = None,
     provenance: Annotated[str | None, typer.Option("--provenance", help="Who or what they are from.")] = None,
+    max_slots: MaxSlotsOption = None,
     model: ModelOption = None,
     mechanism: MechanismOption = None,
     as_json: JsonOption = False,
@@ -89,7 +91,7 @@ def remember(
     files = list(read_paths(paths, max_bytes=int(max_mb * 1e6)))
     texts = [file for file in files if isinstance(file, SourceText)]
     unread = [file for file in files if not isinstance(file, SourceText)]
-    with open_bank(bank, model, create=True, mechanism=mechanism) as opened:
+    with open_bank(bank, model, create=True, mechanism=mechanism, max_slots=max_slots) as opened:
         before = opened.stats(namespace=path)
         if texts:
             opened.remember(

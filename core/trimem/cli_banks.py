@@ -25,7 +25,12 @@ MechanismOption = Annotated[
 
 @contextmanager
 def open_bank(
-    bank: Path, model: str | None = None, *, create: bool = False, mechanism: str | None = None
+    bank: Path,
+    model: str | None = None,
+    *,
+    create: bool = False,
+    mechanism: str | None = None,
+    max_slots: int | None = None,
 ) -> Iterator[SlotBank]:
     """Open a bank for the length of a ``with`` block.
 
@@ -33,6 +38,7 @@ def open_bank(
         bank: Its folder.
         model: What :func:`trimem.load_model` takes; None is the bank's.
         create: Whether to make one where there is none.
+        max_slots: The most slots that what is written leaves there; None is any number.
         mechanism: Of a new one; None is the mechanism of the one there is, and for a new one explicit memory.
 
     Raises:
@@ -41,6 +47,7 @@ def open_bank(
     from trimem.banks.folder import DATABASE, opened_store
     from trimem.explicit.bank import ExplicitBank
     from trimem.resonance.bank import ResonanceBank
+    from trimem.store.capacity import Capacity
 
     if mechanism is not None and mechanism not in MECHANISMS:
         raise InvalidInputError(f"mechanism is one of {', '.join(MECHANISMS)}, got {mechanism!r}")
@@ -50,5 +57,6 @@ def open_bank(
             mechanism = None if row is None else row.mechanism
     quiet()
     kind = ResonanceBank if mechanism == ResonanceBank.mechanism else ExplicitBank
-    with kind.open(bank, model=model, create=create) as opened:
+    capacity = None if max_slots is None else Capacity(slots=max_slots)
+    with kind.open(bank, model=model, create=create, capacity=capacity) as opened:
         yield opened

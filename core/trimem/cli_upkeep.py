@@ -8,7 +8,8 @@ from dataclasses import asdict
 import typer
 from rich.markup import escape
 
-from trimem.console import BankOption, JsonOption, ModelOption, err, errors_said, out, print_json, quiet
+from trimem.cli_banks import open_bank
+from trimem.console import BankOption, JsonOption, MaxSlotsOption, ModelOption, err, errors_said, out, print_json, quiet
 from trimem.types import Problem
 
 
@@ -69,11 +70,9 @@ def compact(bank: BankOption, as_json: JsonOption = False) -> None:
 
 
 @errors_said
-def evict(bank: BankOption, as_json: JsonOption = False) -> None:
-    """Erase from the disk what has expired, which nobody sees any more."""
-    from trimem.explicit.bank import ExplicitBank
-
-    with ExplicitBank.open(bank, create=False) as opened:
+def evict(bank: BankOption, max_slots: MaxSlotsOption = None, as_json: JsonOption = False) -> None:
+    """Erase from the disk what has expired, which nobody sees any more, and what is more than a bank may hold."""
+    with open_bank(bank, max_slots=max_slots) as opened:
         erased = (*opened.evicted.receipts, *opened.evict().receipts)
     if as_json:
         receipts = [{**asdict(one), "erased_at": one.erased_at.isoformat()} for one in erased]

@@ -428,7 +428,8 @@ class ErasureReceipt:
         records: How many of them had tensors.
         tensor_bytes: Bytes of those.
         erased_at: When, in UTC.
-        reason: Why: ``"forgotten"`` where somebody asked for it, ``"expired"`` where its time was over.
+        reason: Why: ``"forgotten"`` where somebody asked for it, ``"expired"`` where its time was over,
+            ``"evicted"`` where it made room.
     """
 
     id: str
@@ -443,7 +444,7 @@ class ErasureReceipt:
 
 @dataclass(frozen=True, slots=True)
 class EvictionReport:
-    """What was erased because its time was over.
+    """What was erased because its time was over, or to make room.
 
     Attributes:
         receipts: One for each namespace that lost something.

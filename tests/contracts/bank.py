@@ -56,6 +56,8 @@ def everything(bank: SlotBank) -> dict[str, Any]:
 class BankContract:
     """Needs a fixture ``bank``, empty, and ``folder``, where it lies."""
 
+    near = 0.98  # the cosine of a text with what is stored of the same text is above
+
     def test_what_is_remembered_is_recalled(self, bank: Bank) -> None:
         ids = bank.remember([PUMP, BOAT, CAKE], namespace="acme", metadata={"source": "notes.md"})
         assert len(ids) == len(set(ids)) == 3
@@ -330,6 +332,48 @@ class BankContract:
         bank.remember(PUMP, namespace="a", trust=0.9, provenance="the manual")
         (pump,) = bank.recall("pump", 1, namespace="a")
         assert (pump.slot.trust, pump.slot.provenance, dict(pump.metadata)) == (0.9, "the manual", {"n": 1})
+
+    def test_what_is_almost_there_is_not_stored_twice_where_that_is_asked_for(self, bank: Bank) -> None:
+        (pump,) = bank.remember(PUMP, namespace="a", ids="one", metadata={"n": 1})
+        assert bank.remember([PUMP, BOAT], namespace="a", ids=["two", "b"], near_duplicates=self.near)[0] == pump
+        assert (bank.stats().documents, bank.recall("pump", 1, namespace="a")[0].metadata) == (2, {"n": 1})
+        assert bank.remember(PUMP, namespace="b", near_duplicates=self.near) != [pump], "another tenant's"
+        assert bank.remember(PUMP, namespace=("a", "x"), near_duplicates=self.near) != [pump], (
+            "below is another namespace"
+        )
+        assert bank.remember([CAKE, CAKE], namespace="c", ids=["x", "y"], near_duplicates=self.near) == 2 * [
+            bank.recall("cake", 1, namespace="c")[0].id
+        ]
+        (new,) = bank.remember(f"{PUMP} ", namespace="a", ids="one", near_duplicates=0.5)
+        assert new != pump, "a new version is no duplicate of the old"
+        assert bank.remember(PUMP, namespace="a", ids="three") != [new]
+        for wrong in (0, -1, 1.1, True, "1"):
+            with pytest.raises(InvalidInputError, match="near_duplicates is a cosine"):
+                bank.remember(CAKE, namespace="d", near_duplicates=wrong)  # type: ignore[arg-type]
+        assert bank.stats(namespace="d").slots == 0
+
+    def test_a_batch_that_failed_is_stored_once_when_it_is_sent_again(
+        self, bank: Bank, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        texts = [f"{PUMP} Number {i}." for i in range(70)]
+        ids = [f"key {i}" for i in range(70)]
+        store = bank._store  # type: ignore[attr-defined]
+        put, calls = store.put, iter([True, False])
+
+        def fails_once(*arguments: Any, **options: Any) -> Any:
+            if not next(calls, True):
+                raise OSError("the power is gone")
+            return put(*arguments, **options)
+
+        monkeypatch.setattr(store, "put", fails_once)
+        with pytest.raises(OSError, match="power"):
+            bank.remember(texts, namespace="a", ids=ids)
+        first = bank.stats().documents
+        assert 0 < first < 70, "what was stored before the failure stays"
+        again = bank.remember(texts, namespace="a", ids=ids)
+        assert (bank.stats().documents, len(set(again))) == (70, 70)
+        assert bank.remember(texts, namespace="a", ids=ids) == again
+        assert bank.stats().documents == 70
 
     def test_stats_count_what_is_there(self, bank: Bank) -> None:
         assert (bank.stats().documents, bank.stats().slots, bank.stats().namespaces) == (0, 0, {})

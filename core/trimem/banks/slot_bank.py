@@ -13,7 +13,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from threading import RLock
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self, TypeVar
 
 from trimem.bank import Bank
 from trimem.banks.documents import Given, documents, expiry, several, terms
@@ -22,14 +22,17 @@ from trimem.banks.folder import bank_folder, tend
 from trimem.banks.identity import check_config, check_encoder, check_mechanism, check_model
 from trimem.banks.items import Items
 from trimem.banks.recompiling import recompiled
+from trimem.banks.twins import Twins, check_cosine, without_twins
 from trimem.errors import BankBusyError, DiskError, InvalidInputError
 from trimem.store import integrity, upkeep
+from trimem.store.capacity import HALF_LIFE, Capacity
 from trimem.store.exporting import export_bank
 from trimem.store.importing import Export, check_fits, import_bank
 from trimem.store.metadata import Document, MetadataStore
 from trimem.store.schema import BankRow
 from trimem.store.search import HybridSearch
 from trimem.store.tensors import Swept
+from trimem.store.uses import Uses
 from trimem.text.encoders import Embeddings, Encoder, as_encoder
 from trimem.tracing import traced
 from trimem.types import (
@@ -54,6 +57,8 @@ from trimem.types import (
     check_ttl,
 )
 
+H = TypeVar("H", bound=Hit)
+
 SWEEP = timedelta(minutes=1)
 """How often writing erases what has expired: each time costs as much as to forget."""
 
@@ -72,6 +77,7 @@ class SlotBank(Bank):
         encoder: What finds slots by meaning.
         config: As it was given; None is what the bank has.
         clock: Tells the moment that rows are stamped with and expire by.
+        capacity: The most that the bank holds when this one writes to it; None is any.
 
     Attributes:
         mechanism: Of which the bank is; a folder holds a bank of one.
@@ -85,7 +91,14 @@ class SlotBank(Bank):
         super().__init_subclass__(**kwargs)
         traced(cls)
 
-    def __init__(self, folder: Path, encoder: Encoder, config: Config | None, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        encoder: Encoder,
+        config: Config | None,
+        clock: Callable[[], datetime],
+        capacity: Capacity | None = None,
+    ) -> None:
         self.folder = folder
         self.swept = Swept()
         self.evicted = EvictionReport(())
@@ -93,6 +106,8 @@ class SlotBank(Bank):
         self._given_config = config
         self._clock = clock
         self._store = MetadataStore(folder / DATABASE, clock)
+        self._capacity = capacity
+        self._uses = Uses(self._store, lambda: HALF_LIFE if self.capacity is None else self.capacity.writes)
         self._search = HybridSearch(self._store.reader)
         self._lock = RLock()
         self._last_sweep: datetime | None = None
@@ -124,6 +139,7 @@ class SlotBank(Bank):
 
     def close(self) -> None:
         self._search.close()
+        self._uses.close()
         self._store.close()
 
     # What a mechanism says of itself
@@ -155,6 +171,11 @@ class SlotBank(Bank):
         """Let go of what is held in memory of slots that are gone."""
 
     @property
+    def capacity(self) -> Capacity | None:
+        """How much the bank holds when this one writes to it; None is as much as comes."""
+        return self._capacity
+
+    @property
     def _siblings(self) -> bool:
         """Whether the tensors of a slot know of the other slots of its document, and go with them."""
         return False
@@ -176,6 +197,7 @@ class SlotBank(Bank):
         ttl: timedelta | None = None,
         provenance: str | None = None,
         trust: float | None = None,
+        near_duplicates: float | None = None,
         compile: bool = True,
         progress: bool | None = None,
     ) -> list[SlotId]:
@@ -190,6 +212,10 @@ class SlotBank(Bank):
             ttl: How long they are held from now on.
             provenance: Who or what they are from.
             trust: How far they are to be trusted, from 0 to 1.
+            near_duplicates: The cosine from which on a text is not stored because a text of the same namespace, or
+                an earlier one of this call, says almost the same: 0.98, say. That text's slots are returned in its
+                place, and stay as they are. Only short texts are compared (:mod:`trimem.banks.twins`), never with
+                those that they replace. None stores all: two that differ in a number alone are near, too.
             compile: False stores and indexes text only: a slot's tensors are then made when it is first read.
             progress: Whether to show a bar; None shows it where there is a terminal or a notebook.
 
@@ -205,9 +231,11 @@ class SlotBank(Bank):
         path = as_namespace(namespace)
         said = terms(self._store.now(), ttl, provenance, trust)
         given = documents(texts, metadata, ids, said)
+        least = check_cosine(near_duplicates)
         with self._lock:
             row = self._begin()
             self._sweep()
+            self._uses.write()
             stored = self._store.documents(path, list(given))
             unchanged = {
                 key: document.metadata
@@ -219,10 +247,15 @@ class SlotBank(Bank):
                 unchanged = {key: unchanged[key] for key in there}  # others have expired this moment
             slots = {key: stored[key][1] for key in unchanged}
             new = [document for key, document in given.items() if key not in unchanged]
-            if new:
+            twins = Twins(new, {}, {})
+            if least is not None:
+                twins = without_twins(new, stored, path, least, self._encoder, self._search)
+            if twins.new:
                 check_model(self.folder, row, *self._made_by())
-                slots.update(self._write(path, new, compile=compile, progress=progress))
+                slots.update(self._write(path, twins.new, compile=compile, progress=progress))
                 self._search.follow()
+            slots.update((key, [slot]) for key, slot in twins.stored.items())
+            slots.update((key, slots[other]) for key, other in twins.given.items())
         return [slot for key in given for slot in slots[key]]
 
     def _begin(self) -> BankRow:
@@ -273,13 +306,21 @@ class SlotBank(Bank):
             return len(self._store.update(path, keys, {}, {"expires_at": expires_at})) if keys else 0
 
     def evict(self) -> EvictionReport:
-        """Erase what has expired; see :meth:`trimem.Bank.evict`. O(index) for the words.
+        """Erase what has expired and what is more than the capacity; see :meth:`trimem.Bank.evict`.
+
+        O(index) for the words, and O(slots) where there is too much.
 
         Raises:
             BankBusyError: It is gone, but somebody reads for so long that the log could not be emptied.
         """
         with self._lock:
-            return self._erase_expired(None)
+            if self._store.bank() is None:
+                return EvictionReport(())
+            self._uses.write()
+            expired = self._erase_expired(None)
+            evicted = EvictionReport(() if self.capacity is None else tuple(self._store.erase_excess(self.capacity)))
+            self._drop(evicted.slots)
+        return EvictionReport((*expired.receipts, *evicted.receipts))
 
     def _sweep(self) -> EvictionReport:
         """Erase what has expired, unless that was done a moment ago; what cannot be erased now waits, unseen."""
@@ -317,7 +358,12 @@ class SlotBank(Bank):
             InvalidInputError: The query is empty, or k is less than 1.
             FingerprintMismatch: The bank was made with another encoder.
         """
-        return self._finder(query, query, namespace, where, min_trust)(check_k(k))
+        return self._recalled(self._finder(query, query, namespace, where, min_trust)(check_k(k)))
+
+    def _recalled(self, hits: list[H]) -> list[H]:
+        """Count hits as read, and return them: what :meth:`recall` ends with, however it found them."""
+        self._uses.note(hit.id for hit in hits)
+        return hits
 
     def _finder(
         self,
@@ -508,6 +554,20 @@ class SlotBank(Bank):
                 again = [slot for slot in again if slot in made]
             self._search.follow()
         return RepairReport(tuple(again), tuple(rewritten), self.verify().problems)
+
+    def index_metadata(self, *keys: str) -> None:
+        """Find by these keys of metadata in O(what is found) from now on, whoever asks; else it is O(slots).
+
+        For banks of many slots, once: O(documents), while others wait to write. Equality and lists of values use it.
+
+        Args:
+            keys: Of the metadata, not those of objects within it.
+
+        Raises:
+            InvalidInputError: One is empty or holds a quotation mark.
+        """
+        for key in keys:
+            self._store.index_metadata(key)
 
     def compact(self) -> CompactReport:
         """Merge small files of tensors, and give back what deletions left free. O(bytes of small files)."""

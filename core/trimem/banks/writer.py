@@ -41,7 +41,7 @@ class Writer:
         cut: Cuts a document into what becomes slots.
         tokens: Counts those of a slot's text.
         drop: Is told of slots that were replaced.
-        capacity: How many slots the bank may hold; None is as many as come.
+        capacity: How much the bank may hold; None is as much as comes.
         keep_text: Whether the texts are stored; else rows and index say nothing, and tensors must.
     """
 
@@ -84,7 +84,7 @@ class Writer:
         slots: dict[str, list[SlotId]] = {}
         total = sum(map(len, chunks.values()))
         with track(what, total, progress) as advance:
-            most = GROUP if self._capacity is None else min(GROUP, self._capacity.slots)
+            most = min(GROUP, (self._capacity and self._capacity.slots) or GROUP)
             for group in groups(documents, chunks, most):
                 slots.update(self._write_group(namespace, group, chunks, stage, advance))
         return slots

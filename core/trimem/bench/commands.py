@@ -404,14 +404,20 @@ def bench_store(
     writers: Annotated[int, typer.Option("--writers", help="Processes that write.")] = 12,
     readers: Annotated[int, typer.Option("--readers", help="Processes that read.")] = 12,
     seconds: Annotated[float, typer.Option("--seconds", help="For how long.")] = 60.0,
+    slots: Annotated[
+        int, typer.Option("--slots", help="Instead: open and search a bank of so many made-up slots, alone.")
+    ] = 0,
     seed: Annotated[int, typer.Option("--seed", help="Of what they do.")] = 0,
     folder: FolderOption = None,
 ) -> None:
     """Let many processes write and read one bank at once, and count errors, lost writes and torn reads."""
-    from trimem.bench.concurrency import run
+    from trimem.bench import concurrency, many_slots
 
     with _folder(folder) as bank:
-        result = run(bank, writers, readers, seconds, seed)
+        if slots:
+            result = many_slots.run(bank, slots, seed=seed)
+        else:
+            result = concurrency.run(bank, writers, readers, seconds, seed)
     _write(result, json_path)
     out.print_json(data=result)
 

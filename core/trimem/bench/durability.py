@@ -1,9 +1,9 @@
 """Killing a process that writes, at any moment, and looking at what it leaves.
 
-A child stores, replaces, forgets, compacts, exports, imports and brings the bank to another model; what it is about
-to do and what it has done goes to a log. It is killed, the bank is opened again, and must hold what was done, and of
-what was only begun all or nothing, of an import each document: text, tensors bit by bit, all of one model, and no
-byte of what was forgotten.
+A child stores, replaces, forgets, lets expire, compacts, exports, imports and brings the bank to another model; what it
+is about to do and what it has done goes to a log. It is killed, the bank is opened again, and must hold what was done,
+and of what was only begun all or nothing, of an import each document: text, tensors bit by bit, all of one model, and
+no byte of what was forgotten.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _SECONDS = {"import": 0.15, "export": 0.1, "recompile": 1.0}  # that an operatio
 _OPERATION = 0.03  # likewise, of all others
 _MODEL = ""  # the key under which contents hold the number of the model that made the tensors
 _NAMESPACE: Namespace = ("a",)
-_WEIGHTS = {"remember": 6, "forget": 2, "compact": 2, "export": 1, "import": 5, "recompile": 3}
+_WEIGHTS = {"remember": 6, "forget": 2, "expire": 2, "compact": 2, "export": 1, "import": 5, "recompile": 3}
 _OPERATIONS = tuple(_WEIGHTS)
 
 Contents = dict[str, int]
@@ -79,6 +79,7 @@ def open_store(folder: Path) -> MetadataStore:
     store = MetadataStore(folder / "bank.sqlite")
     tend(store)
     new_bank(store)
+    store.erase_expired()
     return store
 
 
@@ -186,6 +187,9 @@ def work(folder: str, log: str, seed: int) -> None:
             put(store, key, number)
         elif operation == "forget":
             store.delete(_NAMESPACE, [key], None)
+        elif operation == "expire":  # its time is over now, and it is erased
+            store.update(_NAMESPACE, [key], {}, {"expires_at": store.now()})
+            store.erase_expired()
         elif operation == "compact":
             upkeep.compact(store)
         elif operation == "export":
@@ -284,7 +288,7 @@ def _after(contents: Contents, operation: str, key: str, number: int, held: Cont
         return {**contents, key: number}
     if operation == "import":
         return {**contents, **held}
-    if operation == "forget":
+    if operation in ("forget", "expire"):
         return {other: held for other, held in contents.items() if other != key}
     return contents
 
@@ -318,7 +322,7 @@ def _erased(contents: Contents, lines: list[list[Any]]) -> set[int]:
     erased = set()
     for i, (_, operation, key, *_) in enumerate(lines):
         before, _ = replay(contents, lines[:i])
-        if operation == "forget" and key in before:
+        if operation in ("forget", "expire") and key in before:
             erased.add(before[key])
     return erased
 

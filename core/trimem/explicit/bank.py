@@ -101,7 +101,7 @@ class ExplicitBank(StoredBank):
         hits = find()
         if rerank and hits:
             hits = read_found(hits, find=find, read=lambda found: self._reread(words, found, rerank, rerank_by))
-        return hits[:k]
+        return self._recalled(hits[:k])
 
     def _reread(self, query: str, hits: Sequence[Hit], most: int, by: str) -> list[Hit]:
         """Rank hits by their score and by what the model makes of the query when it has the first of them."""

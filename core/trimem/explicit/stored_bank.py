@@ -23,6 +23,7 @@ from trimem.explicit.sync import sync
 from trimem.lm.load import load_model
 from trimem.lm.model import LanguageModel
 from trimem.progress import track
+from trimem.store.capacity import Capacity
 from trimem.store.metadata import Document, utc_now
 from trimem.store.schema import BankRow
 from trimem.store.tensors import StagedShard
@@ -48,9 +49,10 @@ class StoredBank(SlotBank):
         device_cache_bytes: int,
         clock: Callable[[], datetime],
         codec: FittedCodec | None = None,
+        capacity: Capacity | None = None,
     ) -> None:
         self._given_codec = codec
-        super().__init__(folder, encoder, None if config is None else self._with_codec(config), clock)
+        super().__init__(folder, encoder, None if config is None else self._with_codec(config), clock, capacity)
         self._given_model = model
         self._cache_bytes = cache_bytes, device_cache_bytes
         self._records = self._new_records()
@@ -69,6 +71,7 @@ class StoredBank(SlotBank):
         device_cache_bytes: int = CACHE_BYTES,
         clock: Callable[[], datetime] = utc_now,
         codec: FittedCodec | None = None,
+        capacity: Capacity | None = None,
     ) -> Self:
         """Open the bank in a folder, or make a new one there.
 
@@ -83,9 +86,10 @@ class StoredBank(SlotBank):
             cache_bytes: Most bytes of decoded key-values that are kept in memory; what was read least
                 lately goes first.
             device_cache_bytes: The same on the model's device, where that is not the CPU.
-            clock: Tells the moment that rows are stamped with.
+            clock: Tells the moment that rows are stamped with and expire by.
             codec: Stores key-values instead of the configuration's: one that was fitted to the model's. It is
                 needed whenever the bank is opened.
+            capacity: The most that the bank holds; what this one writes makes room. It is not stored with the bank.
 
         Raises:
             BankNotFoundError: There is none and ``create`` is False.
@@ -97,7 +101,7 @@ class StoredBank(SlotBank):
             path,
             create,
             lambda folder: cls(
-                folder, model, as_encoder(encoder), config, cache_bytes, device_cache_bytes, clock, codec
+                folder, model, as_encoder(encoder), config, cache_bytes, device_cache_bytes, clock, codec, capacity
             ),
         )
 
@@ -206,7 +210,12 @@ class StoredBank(SlotBank):
 
         compiler = self.compiler
         writer = Writer(
-            self._store, self._encoder, compiler.chunks, lambda text: len(compiler.reference(text)), self._drop
+            self._store,
+            self._encoder,
+            compiler.chunks,
+            lambda text: len(compiler.reference(text)),
+            self._drop,
+            self.capacity,
         )
         what = "compiling references" if compile else "indexing references"
         return writer.write(namespace, documents, what, stage if compile else None, progress)
@@ -269,6 +278,9 @@ class StoredBank(SlotBank):
             with track("compiling references", sum(map(len, documents)), progress) as advance:
                 self._records.compile(self.compiler, documents, staged, advance)
             self._store.set_tensors(staged)
+            if self.capacity is not None and self.capacity.tensor_bytes is not None:
+                self._uses.write()
+                self._drop([slot for one in self._store.erase_excess(self.capacity, wait=0) for slot in one.slots])
         finally:
             for shard in staged:
                 shard.discard()  # nothing where it was stored

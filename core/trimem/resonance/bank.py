@@ -104,10 +104,10 @@ class ResonanceBank(StoredBank):
         if isinstance(query, Heard):
             if by not in ("auto", "sound"):
                 raise InvalidInputError(f"what was heard is looked for by sound, not by {by}")
-            return self._by_sound(query.phonemes[:LONGEST_QUERY], k, path, where, min_trust)
+            return self._recalled(self._by_sound(query.phonemes[:LONGEST_QUERY], k, path, where, min_trust))
         check_text(query, "a query")
         if by == "sound":
-            return self._by_sound(self._phonemes(query), k, path, where, min_trust)
+            return self._recalled(self._by_sound(self._phonemes(query), k, path, where, min_trust))
         if by == "meaning":
             return self._decoded(super().recall(query, k, namespace=path, where=where, min_trust=min_trust))
         spot = parse_spot(query)
@@ -117,13 +117,13 @@ class ResonanceBank(StoredBank):
                     'a query by place is "minute 12", "0:12:30", "turn 7", "word 1500" or a time in ISO 8601, got '
                     f"{query!r}"
                 )
-            return self._by_place(spot, k, path, where, min_trust)
+            return self._recalled(self._by_place(spot, k, path, where, min_trust))
         if spot is not None and (hits := self._by_place(spot, k, path, where, min_trust)):
-            return hits
+            return self._recalled(hits)
         if quoted := self._quoted(query, k, path, where, min_trust):
-            return quoted
+            return self._recalled(quoted)
         mended = self.mend(query, namespace=path)
-        return self._decoded(self._finder(mended, mended, path, where, min_trust)(k))
+        return self._decoded(self._recalled(self._finder(mended, mended, path, where, min_trust)(k)))
 
     def mend(self, query: str, *, namespace: str | Sequence[str]) -> str:
         """Return a query with each word that nobody said there replaced by the one it was most likely heard for.

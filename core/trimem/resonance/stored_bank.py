@@ -22,6 +22,7 @@ from trimem.resonance.records import pack, unpack
 from trimem.resonance.sounds import FollowedSounds, Said
 from trimem.resonance.speech import Speech
 from trimem.resonance.trajectory import Trajectory
+from trimem.store.capacity import Capacity
 from trimem.store.metadata import Document, utc_now
 from trimem.store.reader import SlotText
 from trimem.store.schema import BankRow
@@ -43,8 +44,9 @@ class StoredBank(SlotBank):
         encoder: Encoder,
         config: ResonanceConfig | None,
         clock: Callable[[], datetime],
+        capacity: Capacity | None = None,
     ) -> None:
-        super().__init__(folder, encoder, config, clock)
+        super().__init__(folder, encoder, config, clock, capacity)
         self._given_model = model
         self._sounds = FollowedSounds(self._store.reader, self._said)
 
@@ -58,6 +60,7 @@ class StoredBank(SlotBank):
         config: ResonanceConfig | None = None,
         create: bool = True,
         clock: Callable[[], datetime] = utc_now,
+        capacity: Capacity | None = None,
     ) -> Self:
         """Open the bank in a folder, or make a new one there.
 
@@ -69,14 +72,17 @@ class StoredBank(SlotBank):
             encoder: What finds slots by meaning; see :func:`trimem.text.encoders.as_encoder`.
             config: How to make a bank; None is what the bank has, and for a new one the defaults.
             create: Whether to make a bank where there is none.
-            clock: Tells the moment that rows are stamped with.
+            clock: Tells the moment that rows are stamped with and expire by.
+            capacity: The most that the bank holds; what this one writes makes room. It is not stored with the bank.
 
         Raises:
             BankNotFoundError: There is none and ``create`` is False.
             InvalidInputError: The folder is a file, or ``config`` differs from the bank's.
             SchemaVersionError: The bank was written by a newer trimem.
         """
-        return cls._opened(path, create, lambda folder: cls(folder, model, as_encoder(encoder), config, clock))
+        return cls._opened(
+            path, create, lambda folder: cls(folder, model, as_encoder(encoder), config, clock, capacity)
+        )
 
     @cached_property
     def model(self) -> LanguageModel | None:
@@ -121,6 +127,7 @@ class StoredBank(SlotBank):
         ttl: timedelta | None = None,
         provenance: str | None = None,
         trust: float | None = None,
+        near_duplicates: float | None = None,
         compile: bool = True,
         progress: bool | None = None,
     ) -> list[SlotId]:
@@ -137,6 +144,7 @@ class StoredBank(SlotBank):
             ttl: How long to hold them, as there.
             provenance: Who or what they are from.
             trust: How far to trust them, from 0 to 1.
+            near_duplicates: The cosine from which on a text is taken for one that is there, as there.
             compile: False stores and indexes text only: a slot's trajectory is then made when it is first read.
             progress: Whether to show a bar; None shows it where there is a terminal or a notebook.
 
@@ -159,6 +167,7 @@ class StoredBank(SlotBank):
             ttl=ttl,
             provenance=provenance,
             trust=trust,
+            near_duplicates=near_duplicates,
             compile=compile,
             progress=progress,
         )
@@ -191,7 +200,9 @@ class StoredBank(SlotBank):
             advance(sum(map(len, pieces)))
 
         cut = Chunker(length, config.slot_words)
-        writer = Writer(self._store, self._encoder, cut, length, self._let_go, keep_text=config.keep_text)
+        writer = Writer(
+            self._store, self._encoder, cut, length, self._let_go, self.capacity, keep_text=config.keep_text
+        )
         return writer.write(namespace, documents, "listening", stage if compile else None, progress)
 
     def _stage(self, texts: Mapping[SlotId, str], heard: Mapping[SlotId, Heard], staged: list[StagedShard]) -> None:

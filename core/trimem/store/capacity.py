@@ -1,16 +1,13 @@
-"""A bank of a fixed number of slots: how slots are used stands in their rows, and says which make room.
+"""A bank that holds so much and no more: how slots were used stands in their rows, and says which make room.
 
-What is used stays, what is not goes. Uses are noted in memory and written a few dozen reads at a time, and before
-anything makes room.
+What is used stays, what is not goes, whole documents at a time.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from datetime import datetime
-from threading import Lock
 from typing import Any
 
 from sqlalchemy import ColumnElement, func, select
@@ -18,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from trimem.errors import InvalidInputError
 from trimem.store.reader import in_batches
-from trimem.store.schema import SlotRow
+from trimem.store.schema import ShardRow, SlotRow
 from trimem.store.scope import under
 from trimem.types import Namespace, SlotId
 
@@ -27,32 +24,43 @@ POLICIES = ("lfu_aged", "lfu", "lru", "paper")
 
 SHARED_BY = ("bank", "tenant")
 
+HALF_LIFE = 10_000
+"""Slots written after which a use counts half, where any number of slots is held."""
+
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """How many slots there are, and which make room when all are taken.
+    """How much a bank holds, and what makes room when there is more.
 
     Attributes:
-        slots: How many.
+        slots: How many slots; None is any number.
         policy: One of :data:`POLICIES`. Under ``"lfu_aged"`` being written is a use, and a use counts half after
             ``half_life``; under ``"lru"``, too, being written is one. Of several that are equal, what was written
             first goes first. In rows, which have no numbers, MemoryTransit's own rule, ``"paper"``, is ``"lfu"``.
         half_life: In slots written; None is as many as there are.
         per: Whose they are: all ``"bank"`` has together, or each ``"tenant"``, the first part of a namespace, has
             for itself. A tenant whose memories make room for another's can tell that the other writes.
+        tensor_bytes: How many bytes of tensors; None is any number.
+        spare: For how many slots more room is made at once: each time costs as much as to forget, O(index).
 
     Raises:
         InvalidInputError: A value is outside what is allowed.
     """
 
-    slots: int
+    slots: int | None = None
     policy: str = "lfu_aged"
     half_life: float | None = None
     per: str = "bank"
+    tensor_bytes: int | None = None
+    spare: int = 0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.slots, int) or isinstance(self.slots, bool) or self.slots < 1:
-            raise InvalidInputError(f"slots is how many a bank may hold, at least 1, got {self.slots!r}")
+        for name, least in (("slots", 1), ("tensor_bytes", 1), ("spare", 0)):
+            limit = getattr(self, name)
+            if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < least):
+                raise InvalidInputError(f"{name} is how many a bank may hold, at least {least}, got {limit!r}")
+        if self.slots is None and self.tensor_bytes is None:
+            raise InvalidInputError("a capacity is a number of slots, or of tensor_bytes: give one of them, or both")
         for name, known in (("policy", POLICIES), ("per", SHARED_BY)):
             if getattr(self, name) not in known:
                 raise InvalidInputError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
@@ -62,65 +70,42 @@ class Capacity:
     @property
     def writes(self) -> float:
         """After how many slots written a use counts half."""
-        return float(self.slots) if self.half_life is None else self.half_life
+        return float(self.slots or HALF_LIFE) if self.half_life is None else self.half_life
 
 
 @dataclass(frozen=True, slots=True)
-class Use:
-    """How a slot was used since that was last written down.
+class _Held:
+    """A document as it is weighed.
 
     Attributes:
-        times: How often.
-        last: When it was last.
+        document: Its row id.
+        slots: How many it has.
+        bytes: Of their tensors.
     """
 
-    times: int
-    last: datetime
+    document: int
+    slots: int
+    bytes: int
 
 
-class Uses:
-    """Uses of slots that are not written down yet. Any thread may use it."""
-
-    def __init__(self) -> None:
-        self._lock = Lock()
-        self._noted: dict[SlotId, Use] = {}
-        self._reads = 0
-
-    def note(self, slots: Iterable[SlotId], now: datetime) -> int:
-        """Note one use of each slot, and return how many reads are noted by now."""
-        with self._lock:
-            for slot in slots:
-                before = self._noted.get(slot)
-                self._noted[slot] = Use(1 if before is None else before.times + 1, now)
-            self._reads += 1
-            return self._reads
-
-    def take(self) -> dict[SlotId, Use]:
-        """Return what is noted, which is then to be written down."""
-        with self._lock:
-            noted, self._noted, self._reads = self._noted, {}, 0
-            return noted
-
-
-def write_uses(session: Session, uses: Mapping[SlotId, Use], half_life: float) -> None:
-    """Add uses to slots' rows; slots that are gone do not matter.
+def excess(session: Session, capacity: Capacity, namespace: Namespace) -> tuple[int, int]:
+    """Return how many slots and bytes of tensors are too many, or, below 0, are free. O(slots of bank or tenant).
 
     Args:
-        session: In a transaction that writes.
-        uses: By slot.
-        half_life: In slots written, after which a use counts half.
+        session: To read with.
+        capacity: Of the bank.
+        namespace: Whose.
     """
-    if not uses:
-        return
-    clock = session.scalars(select(func.max(SlotRow.id))).one() or 0
-    for some in in_batches(uses):
-        for row in session.scalars(select(SlotRow).where(SlotRow.slot_id.in_(some))):
-            use = uses[row.slot_id]
-            row.reads += use.times
-            row.read_at = use.last if row.read_at is None else max(row.read_at, use.last)
-            before = (row.id - 1) / half_life if row.warmth is None else row.warmth
-            row.warmth = _sum(before, clock / half_life + math.log2(use.times))
-    session.flush()
+    scope = _scope(capacity, namespace)
+    slots = held = 0
+    if capacity.slots is not None:
+        slots = session.scalars(select(func.count()).select_from(SlotRow).where(*scope)).one() - capacity.slots
+    if capacity.tensor_bytes is not None:
+        # The bytes of records add up to those of their files, which are few.
+        total = select(func.sum(SlotRow.tensor_bytes)).where(*scope)
+        total = total if scope else select(func.sum(ShardRow.bytes)).where(ShardRow.records > 0)
+        held = (session.scalars(total).one() or 0) - capacity.tensor_bytes
+    return slots, held
 
 
 def overflow(
@@ -132,22 +117,69 @@ def overflow(
         session: In a transaction that writes, with the new slots in it.
         capacity: Of the bank.
         namespace: That was written to.
-        new: What was written, at most as many as there may be.
+        new: What was written, which goes last.
+
+    Raises:
+        InvalidInputError: A single document is more than the capacity.
     """
-    scope: list[ColumnElement[bool]] = [] if capacity.per == "bank" else [under(SlotRow.namespace, namespace[:1])]
-    over = session.scalars(select(func.count()).select_from(SlotRow).where(*scope)).one() - capacity.slots
-    if over <= 0:
-        return {}
-    worst = (
-        select(SlotRow.namespace, SlotRow.slot_id)
-        .where(*scope, SlotRow.slot_id.not_in(new))
-        .order_by(_value(capacity), SlotRow.id)
-        .limit(over)
-    )
     found: dict[str, list[SlotId]] = {}
-    for path, slot in session.execute(worst):
-        found.setdefault(path, []).append(slot)
+    for some in in_batches(_doomed(session, capacity, namespace, new)):
+        slots = select(SlotRow.namespace, SlotRow.slot_id).where(SlotRow.document_id.in_(some)).order_by(SlotRow.id)
+        for path, slot in session.execute(slots):
+            found.setdefault(path, []).append(slot)
     return found
+
+
+def _doomed(session: Session, capacity: Capacity, namespace: Namespace, new: Collection[SlotId]) -> list[int]:
+    """Return the row ids of the documents that make room; one always stays."""
+    slots, held = excess(session, capacity, namespace)
+    if slots <= 0 and held <= 0:
+        return []
+    spared = slots + capacity.spare if slots > 0 else slots
+    written = {
+        row
+        for some in in_batches(new)
+        for row in session.scalars(select(SlotRow.document_id).where(SlotRow.slot_id.in_(some)))
+    }
+    chosen: list[int] = []
+    waiting = _worst_first(session, capacity, namespace, written)
+    each = next(waiting)
+    for following in waiting:  # so that the last is never chosen
+        if held <= 0 and (spared <= 0 or (slots <= 0 and each.document in written)):
+            return chosen
+        chosen.append(each.document)
+        slots, spared, held = slots - each.slots, spared - each.slots, held - each.bytes
+        each = following
+    if slots > 0 or held > 0:
+        raise InvalidInputError(
+            f"one text of {each.slots:,} slots and {each.bytes:,} bytes of tensors is more than the bank may hold, "
+            f"{capacity}: cut the text up, or give the bank a larger capacity"
+        )
+    return chosen
+
+
+def _worst_first(
+    session: Session, capacity: Capacity, namespace: Namespace, written: Collection[int]
+) -> Iterator[_Held]:
+    """Yield documents, the one that goes first first, and those that were just written last."""
+    statement = (
+        select(SlotRow.document_id, func.count(), func.sum(SlotRow.tensor_bytes))
+        .where(*_scope(capacity, namespace))
+        .group_by(SlotRow.document_id)
+        .order_by(func.max(_value(capacity)), func.min(SlotRow.id))
+    )
+    later = []
+    for document, slots, size in session.execute(statement.execution_options(yield_per=1000)):
+        held = _Held(document, slots, size or 0)
+        if document in written:
+            later.append(held)
+        else:
+            yield held
+    yield from later
+
+
+def _scope(capacity: Capacity, namespace: Namespace) -> list[ColumnElement[bool]]:
+    return [] if capacity.per == "bank" else [under(SlotRow.namespace, namespace[:1])]
 
 
 def _value(capacity: Capacity) -> ColumnElement[Any]:
@@ -158,8 +190,3 @@ def _value(capacity: Capacity) -> ColumnElement[Any]:
     if capacity.policy == "lru":
         return func.coalesce(SlotRow.read_at, SlotRow.created_at)
     return SlotRow.reads.expression
-
-
-def _sum(a: float, b: float) -> float:
-    """Return log2(2^a + 2^b)."""
-    return max(a, b) + math.log2(1 + 2 ** -abs(a - b))

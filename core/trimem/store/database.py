@@ -8,14 +8,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import PoolProxiedConnection, delete, func, select, update
+from sqlalchemy import PoolProxiedConnection, delete, func, select, text, update
 from sqlalchemy.orm import Session
 
 from trimem.errors import FingerprintMismatch
+from trimem.store.checksums import checksum
 from trimem.store.engine import open_engine, writing
 from trimem.store.expiry import ForwardClock, LivingSession
 from trimem.store.reader import SearchReader
 from trimem.store.schema import ITEMS, BankRow, ChangeRow
+from trimem.store.scope import as_written, check_key
 from trimem.store.shards import ShardChange
 from trimem.store.tensors import TensorStore
 
@@ -167,6 +169,13 @@ class Database:
         """Return a number that grows with every write to this bank, by whichever process."""
         with Session(self._engine) as session:
             return session.scalars(select(BankRow.revision)).one_or_none() or 0
+
+    def index_metadata(self, key: str) -> None:
+        """Find by metadata of this key in O(what is found) from now on, instead of O(slots). O(documents), once."""
+        path = as_written(f'$."{check_key(key)}"')
+        name = f"ix_meta_{checksum(key)}"
+        with Session(self._writing) as session, session.begin():
+            session.execute(text(f"CREATE INDEX IF NOT EXISTS {name} ON document(json_extract(meta, {path}))"))
 
     def database_bytes(self) -> int:
         """Return the bytes of the database with its log."""

@@ -12,6 +12,7 @@ from sqlalchemy import delete, or_, select, text, update
 from sqlalchemy.orm import Session
 
 from trimem.errors import BankBusyError
+from trimem.store.capacity import Capacity, excess, overflow
 from trimem.store.database import touch
 from trimem.store.reader import in_batches
 from trimem.store.reading import ReadableStore
@@ -97,6 +98,29 @@ class ErasableStore(ReadableStore):
                 self._erase(session, change, parse_path(path), slots, "expired", documents)
                 for path, (slots, documents) in doomed.items()
             ]
+        self.finish_erasures(wait)
+        return receipts
+
+    def erase_excess(self, capacity: Capacity, wait: float = BUSY_SECONDS) -> list[ErasureReceipt]:
+        """Erase what is more than a capacity, as :meth:`delete` does; nothing is written where nothing is.
+
+        Args:
+            capacity: Of the bank.
+            wait: See :meth:`finish_erasures`.
+
+        Returns:
+            A receipt for each namespace, with the reason ``"evicted"``.
+        """
+        with self.session(expired=True) as session:
+            paths = session.scalars(select(SlotRow.namespace).distinct()).all()
+            tenants = sorted({parse_path(path)[:1] for path in paths})[: 1 if capacity.per == "bank" else None]
+            if all(max(excess(session, capacity, tenant)) <= 0 for tenant in tenants):
+                return []
+        receipts = []
+        with self.changing() as (session, change):
+            for tenant in tenants:
+                for path, slots in overflow(session, capacity, tenant, ()).items():
+                    receipts.append(self._erase(session, change, parse_path(path), slots, "evicted"))
         self.finish_erasures(wait)
         return receipts
 

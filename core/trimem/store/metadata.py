@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session, selectinload
 
-from trimem.store.capacity import Capacity, Use, overflow, write_uses
+from trimem.store.capacity import Capacity, overflow
 from trimem.store.database import touch, utc_now
 from trimem.store.erasing import ErasableStore
 from trimem.store.reader import in_batches
@@ -51,14 +51,15 @@ class MetadataStore(ErasableStore):
 
         Args:
             namespace: Of exactly which the documents are.
-            documents: At most as many slots as there may be.
+            documents: What is stored; where it is too much by itself, the first of it goes, too.
             staged: Their tensors.
-            capacity: How many slots there may be; None is as many as come.
+            capacity: How much there may be; None is as much as comes.
 
         Returns:
-            The slots that were replaced and are not stored again.
+            The slots that are gone: replaced and not stored again, or erased to make room.
 
         Raises:
+            InvalidInputError: A document is more than the capacity; nothing is stored then.
             FingerprintMismatch: The bank was brought to another model, encoder or codec since it was opened.
         """
         now = self.now()
@@ -77,10 +78,11 @@ class MetadataStore(ErasableStore):
                 self._erase(session, change, parse_path(place), slots_there, "evicted")
             touch(session)
         if evicted:
-            self.finish_erasures()
+            self.finish_erasures(wait=0)
         if replaced:
             self._erase_beside()
-        return [slot_id for slot_id in replaced if slot_id not in kept]
+        gone = [slot for slots_there in evicted.values() for slot in slots_there]
+        return [*(slot_id for slot_id in replaced if slot_id not in kept), *gone]
 
     def _admitted(
         self, namespace: Namespace, documents: Sequence[tuple[Document, Sequence[NewSlot]]]
@@ -133,12 +135,6 @@ class MetadataStore(ErasableStore):
                 session.expunge_all()
             touch(session)
         return found
-
-    def write_uses(self, uses: Mapping[SlotId, Use], half_life: float) -> None:
-        """Add uses to slots' rows; see :func:`trimem.store.capacity.write_uses`."""
-        if uses:
-            with Session(self._writing) as session, session.begin():
-                write_uses(session, uses, half_life)
 
     def recode(
         self,

@@ -232,6 +232,37 @@ class SearchReader:
                 found.update((slot, vector) for slot, vector in rows)
         return found
 
+    def twin(
+        self,
+        session: Session,
+        rows: Sequence[int],
+        path: str,
+        vector: NDArray[np.float32],
+        least: float,
+        lengths: tuple[int, int],
+    ) -> SlotId | None:
+        """Return the slot nearest to a vector; see :meth:`trimem.store.search.HybridSearch.twin`.
+
+        Args:
+            session: To read with.
+            rows: Which slots to look at, at most some hundred.
+            path: Their namespace, as it is stored.
+            vector: (dim,), of length 1.
+            least: The cosine at least.
+            lengths: Characters, at least and at most.
+        """
+        alone = select(func.count()).where(_OTHER.document_id == SlotRow.document_id).scalar_subquery() == 1
+        found = session.execute(
+            select(SlotRow.slot_id, SlotRow.vector)
+            .where(SlotRow.id.in_(rows), SlotRow.namespace == path, alone)
+            .where(func.length(SlotRow.text).between(*lengths))
+        ).all()
+        if not found:
+            return None
+        cosines = self.vectors.unpack([held for _, held in found]) @ vector
+        best = int(cosines.argmax())
+        return found[best][0] if cosines[best] >= least else None
+
     def slots(self, session: Session, ids: Sequence[SlotId]) -> list[Slot]:
         """Return slots in the order of ``ids``; those that do not exist are left out."""
         document = contains_eager(SlotRow.document).options(load_only(DocumentRow.key, DocumentRow.meta))

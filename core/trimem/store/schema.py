@@ -152,7 +152,7 @@ class SlotRow(Base):
         expires_at: When it is to be erased; None is never.
         provenance: Who or what it is from, in the user's words.
         trust: How far it is to be trusted, in [0, 1].
-        reads: How often a model has had it in memory.
+        reads: How often it was recalled, by itself or for an answer.
         read_at: When it was last so.
         warmth: How often it was used, where uses age (:mod:`trimem.store.capacity`); None as long as it only
             was written.

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, date, datetime, time
 from typing import Any, TypeAlias
 
-from sqlalchemy import ColumnElement, and_, case, false, func, or_, true
+from sqlalchemy import ColumnElement, String, and_, case, false, func, literal, literal_column, or_, true
 
 from trimem.errors import InvalidInputError
 from trimem.store.schema import DocumentRow, SlotRow
@@ -59,9 +59,7 @@ def _conditions(where: Where, above: str) -> list[ColumnElement[bool]]:
     """Return the conditions of a filter on the object at a JSON path."""
     conditions: list[ColumnElement[bool]] = []
     for key, value in where.items():
-        if not isinstance(key, str) or not key or '"' in key:
-            raise InvalidInputError(f"a filter names metadata keys without quotation marks, got {key!r}")
-        path = f'{above}."{key}"'
+        path = f'{above}."{check_key(key)}"'
         if key in ("$and", "$or", "$not"):
             conditions.append(_combined(key, value, above))
         elif isinstance(value, Mapping) and value and not any(str(name).startswith("$") for name in value):
@@ -72,6 +70,17 @@ def _conditions(where: Where, above: str) -> list[ColumnElement[bool]]:
             allowed = value if isinstance(value, list | tuple | set | frozenset) else [value]
             conditions.append(_one_of(key, path, allowed))
     return conditions
+
+
+def check_key(key: object) -> str:
+    """Return ``key``, a key of metadata that is filtered by.
+
+    Raises:
+        InvalidInputError: It is no string, empty, or holds a quotation mark or half a character.
+    """
+    if not isinstance(key, str) or not key or '"' in key:
+        raise InvalidInputError(f"a filter names metadata keys without quotation marks, got {key!r}")
+    return check_characters(key, "a metadata key")
 
 
 def _combined(name: str, filters: Any, above: str) -> ColumnElement[bool]:
@@ -95,7 +104,7 @@ def _one_of(key: str, path: str, allowed: Collection[Any]) -> ColumnElement[bool
 
 def _equal(key: str, path: str, value: Any) -> ColumnElement[bool]:
     """Return the condition, never unknown, that a value is this one."""
-    stored = func.json_extract(DocumentRow.meta, path)
+    stored = func.json_extract(DocumentRow.meta, as_written(path))
     if isinstance(value, str):
         check_characters(value, f"what {key!r} is compared with")
     if isinstance(value, int) and value.bit_length() > 63:
@@ -108,6 +117,18 @@ def _equal(key: str, path: str, value: Any) -> ColumnElement[bool]:
         raise InvalidInputError(f"a filter compares with what JSON can hold, got {value!r} for {key!r}") from error
     composed = func.json_type(DocumentRow.meta, path).in_(("array", "object"))
     return case((composed, getattr(func, CANONICAL)(stored) == wanted), else_=false())
+
+
+def as_written(path: str) -> ColumnElement[str]:
+    """Return a JSON path as it stands in an index (:meth:`trimem.store.database.Database.index_metadata`).
+
+    SQLite uses an index of an expression only where the very expression is asked for, which none with a parameter is.
+    What a statement cannot hold is a parameter all the same.
+    """
+    if not path.isprintable():
+        return literal(path)
+    quoted = path.replace("'", "''")
+    return literal_column(f"'{quoted}'", String)
 
 
 def canonical(value: str | None) -> str | None:
@@ -135,7 +156,7 @@ def _compared(key: str, path: str, comparisons: Mapping[Any, Any]) -> list[Colum
         raise InvalidInputError(
             f"a filter for {key!r} holds no comparison: give one of $eq, $ne, $in, $nin, {', '.join(COMPARISONS)}"
         )
-    stored = func.json_extract(DocumentRow.meta, path)
+    stored = func.json_extract(DocumentRow.meta, as_written(path))
     number = func.json_type(DocumentRow.meta, path).in_(("integer", "real"))
     conditions: list[ColumnElement[bool]] = []
     for name, bound in comparisons.items():

@@ -18,17 +18,26 @@ from sqlalchemy.orm import Session
 
 from trimem.store.following import FollowedVectors
 from trimem.store.fusion import Floats, QueryWords, Sides, Weights, alike, best_sentences, fuse, scores
-from trimem.store.reader import Candidate, SearchReader
+from trimem.store.reader import Candidate, SearchReader, in_batches
 from trimem.store.scope import Where, format_path
 from trimem.store.vectors import EXACT_SLOTS, SlotVectors
 from trimem.store.words import WordSearch, rarity, words
-from trimem.types import Hit, Namespace
+from trimem.types import Hit, Namespace, SlotId
 
 CANDIDATES = 32
 """How many slots words find, and how many vectors find, at least."""
 
 LEADING = 24
 """Of how many candidates the slots beside them are read, at least."""
+
+FEW = 2_000
+"""The most slots that a filter leaves whose texts are all read: the index would score all that share a word."""
+
+COMPARED = 8
+"""How many times more slots than are wanted are compared as they are, where vectors in memory are not."""
+
+TWINS = 8
+"""How many of the nearest slots are looked at for a text that says almost the same."""
 
 ATTEMPTS = 5
 """To search before somebody writes; the last counts all the same."""
@@ -95,6 +104,25 @@ class HybridSearch:
                     return self._best(session, asked, vector, candidates, k)
         return []
 
+    def twin(
+        self, vector: NDArray[np.float32], namespace: Namespace, least: float, lengths: tuple[int, int]
+    ) -> SlotId | None:
+        """Return the slot nearest to a vector, if it is near enough, of about the length, and a whole text.
+
+        Args:
+            vector: (dim,), of length 1.
+            namespace: Exactly where.
+            least: Its cosine with the vector at least.
+            lengths: Characters of its text, at least and at most.
+        """
+        held = self._vectors.current()
+        if held is None:
+            return None
+        with self._reader.session() as session:
+            path = format_path(namespace)
+            rows = held.nearest(vector, TWINS, path, None, self._reader.expired(session))
+            return self._reader.twin(session, rows.tolist(), path, vector, least, lengths)
+
     def _candidates(
         self,
         session: Session,
@@ -110,11 +138,44 @@ class HybridSearch:
         path = format_path(namespace)
         allowed = self._reader.rows(session, namespace, where, min_trust) if where or min_trust > 0 else None
         expired = self._reader.expired(session) if allowed is None else None
-        near = held.nearest(vector, most, path, allowed, expired)
+        near = self._nearest(session, held, vector, most, path, allowed, expired)
+        if allowed is not None and len(allowed) <= FEW:
+            return {*near.tolist(), *self._said_among(session, terms, allowed, most, len(held))}
         said = self._words.best(
             session, terms, namespace, where, most, slots=len(held), inside=held.count(path), min_trust=min_trust
         )
         return {*near.tolist(), *(row for row, _ in said)}
+
+    def _nearest(
+        self,
+        session: Session,
+        held: SlotVectors,
+        vector: Floats,
+        most: int,
+        path: str,
+        allowed: NDArray[np.int64] | None,
+        expired: NDArray[np.int64] | None,
+    ) -> NDArray[np.int64]:
+        """Return the nearest slots, by their vectors as they are."""
+        if held.exact:
+            return held.nearest(vector, most, path, allowed, expired)
+        about = held.nearest(vector, COMPARED * most, path, allowed, expired)
+        rows = self._reader.vectors_of(session, about.tolist())
+        if rows is None:
+            return about[:0]
+        best = np.argsort(-(rows.vectors @ vector), kind="stable")[:most]
+        return np.array(rows.ids, np.int64)[best]
+
+    def _said_among(
+        self, session: Session, terms: list[str], rows: NDArray[np.int64], most: int, slots: int
+    ) -> list[int]:
+        """Return which of a few slots share words with a query, best first; all of them are read."""
+        there = [one for some in in_batches(rows.tolist()) for one in self._reader.texts_of(session, some)]
+        counts = self._words.counts(session, terms, slots)
+        asked = QueryWords({word: rarity(count, slots) for word, count in counts.items()})
+        judged = asked.words([asked.find(one.text) for one in there], [len(one.text) for one in there])
+        best = np.argsort(-judged, kind="stable")[:most]
+        return [there[i].row for i in best if judged[i] > 0]
 
     def _best(
         self, session: Session, asked: QueryWords, vector: Floats, candidates: list[Candidate], k: int

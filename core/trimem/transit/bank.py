@@ -27,9 +27,6 @@ from trimem.types import Hit, SlotId, check_k
 if TYPE_CHECKING:
     from trimem.lm.model import LanguageModel
 
-READS = 64
-"""After how many reads they are written down: the most that a crash forgets."""
-
 T = TypeVar("T")
 
 
@@ -133,9 +130,7 @@ class TransitBank(StoredBank):
         check_k(k)
         words = query if by == "words_and_meaning" else ""
         hits = self._settled(lambda: self._told(self._finder(query, words, namespace, where, min_trust)(k)))
-        if touch and hits and self._uses.note([hit.id for hit in hits], self._clock()) >= READS:
-            self._write_uses()
-        return hits
+        return self._recalled(hits) if touch else hits
 
     def _told(self, hits: Sequence[Hit]) -> list[Hit]:
         return [replace(hit, expected_error=error) for hit, error in zip(hits, self._errors(hits), strict=True)]

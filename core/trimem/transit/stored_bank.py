@@ -18,7 +18,7 @@ from trimem.banks.slot_bank import SlotBank
 from trimem.banks.writer import Writer
 from trimem.errors import FingerprintMismatch, InvalidInputError
 from trimem.progress import track
-from trimem.store.capacity import Uses
+from trimem.store.capacity import Capacity
 from trimem.store.metadata import Document, utc_now
 from trimem.store.reader import in_batches
 from trimem.store.schema import BankRow
@@ -60,7 +60,6 @@ class StoredBank(SlotBank):
         self._codec: Idrp | None = None
         self._fingerprint = ""
         self._config: BankConfig | None = None
-        self._uses = Uses()
 
     @classmethod
     def open(
@@ -116,10 +115,6 @@ class StoredBank(SlotBank):
         }
         loaded = Idrp.load(Path(codec)) if isinstance(codec, str | Path) else codec
         return cls._opened(path, create, lambda folder: cls(folder, as_encoder(encoder), loaded, given, clock))
-
-    def close(self) -> None:
-        self._write_uses()
-        super().close()
 
     # What the bank is made with
 
@@ -184,6 +179,11 @@ class StoredBank(SlotBank):
         made.setdefault("max_error", codec.config.max_error)
         return BankConfig(codec.config.to_json(), codec.dim, **{"slots": SLOTS, **made})
 
+    @property
+    def capacity(self) -> Capacity:
+        """How much the bank holds, for its whole life."""
+        return self.config.capacity
+
     def _stored_config(self, row: BankRow) -> BankConfig:
         return BankConfig.from_json(row.config)
 
@@ -232,7 +232,6 @@ class StoredBank(SlotBank):
             self._stage({slot: text for piece in pieces for slot, text in piece.items()}, staged)
             advance(sum(map(len, pieces)))
 
-        self._write_uses()  # before anything makes room
         config = self.config
         writer = Writer(self._store, self._encoding, _whole, _words, self._drop, config.capacity)
         if config.surprise is None:
@@ -242,7 +241,7 @@ class StoredBank(SlotBank):
         stood_for = {key: [slot] for key, slot in found.held.items()}
         stood_for |= {key: slots[other] for key, other in found.same.items()}
         for slot in (slot for several in stood_for.values() for slot in several):
-            self._uses.note([slot], self._clock())
+            self._uses.note([slot])
         return slots | stood_for
 
     def _sorted_out(self, namespace: Namespace, documents: Sequence[Document], surprise: float) -> Sorted:
@@ -286,11 +285,6 @@ class StoredBank(SlotBank):
         finally:
             for shard in staged:
                 shard.discard()  # nothing where it was stored
-
-    def _write_uses(self) -> None:
-        uses = self._uses.take()
-        if uses:
-            self._store.write_uses(uses, self.config.capacity.writes)
 
     def stats(self, *, namespace: str | Sequence[str] | None = None) -> BankStats:
         """Count what is stored, in all or under one namespace; the codec counts in all only."""

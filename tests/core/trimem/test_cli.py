@@ -488,3 +488,14 @@ def test_what_was_said_is_heard(tmp_path: Path, bank: str) -> None:
     )
     trimem("forget", *here(bank), "--all")
     assert json_of("stats", "--bank", bank)["slots"] == 0
+
+
+def test_a_bank_holds_no_more_than_it_may(docs: Path, bank: str, model: str) -> None:
+    trimem("remember", str(docs), *here(bank), "--model", model, "--max-slots", "1")
+    assert json_of("stats", "--bank", bank)["slots"] == 1
+    trimem("remember", str(docs), *here(bank), "--model", model)
+    assert json_of("stats", "--bank", bank)["slots"] == 2
+    evicted = json_of("evict", "--bank", bank, "--max-slots", "1")
+    assert (evicted["slots"], evicted["receipts"][0]["reason"]) == (1, "evicted")
+    assert json_of("evict", "--bank", bank, "--max-slots", "1")["slots"] == 0
+    assert "at least 1" in trimem("evict", "--bank", bank, "--max-slots", "0", code=1).stderr

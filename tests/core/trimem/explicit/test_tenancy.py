@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from langchain_core.embeddings import DeterministicFakeEmbedding
+from sqlalchemy import select
 
 from tests import tiny
 from trimem import ExplicitBank, InvalidInputError, LanguageModel
+from trimem.store.schema import SlotRow
 
 TENANTS = [("a",), ("a", "b"), ("ab",), ("a", "bc"), ("b",), ("A",)]
 ENCODER = DeterministicFakeEmbedding(size=16)
@@ -63,6 +66,18 @@ class Tenancy(RuleBasedStateMachine):
     def forget_a_document(self, tenant: tuple[str, ...], number: int) -> None:
         self.bank.forget(namespace=tenant, ids=f"d{number}")
         self._forgotten([key for key in self.held if below(tenant, key[0]) and key[1] == number])
+
+    @rule(tenant=tenants, number=numbers, evict=st.booleans())
+    def expire(self, tenant: tuple[str, ...], number: int, evict: bool) -> None:
+        """What has expired is as good as forgotten, whether it is erased yet or not."""
+        refreshed = self.bank.refresh(namespace=tenant, ids=f"d{number}", ttl=timedelta(microseconds=1))
+        assert refreshed == ((tenant, number) in self.held), "of exactly this namespace"
+        erased = len(self.bank.receipts(namespace=tenant))
+        self._forgotten([key for key in self.held if key == (tenant, number)])
+        if evict:
+            report = self.bank.evict()
+            assert {receipt.reason for receipt in report.receipts} <= {"expired"}
+            assert len(self.bank.receipts(namespace=tenant)) >= erased + refreshed
 
     @rule(tenant=tenants)
     def forget_all(self, tenant: tuple[str, ...]) -> None:
@@ -124,7 +139,9 @@ class Tenancy(RuleBasedStateMachine):
         slots = set(self.bank._store.ids(("a",), None)) | {
             slot for tenant in TENANTS for slot in self.bank._store.ids(tenant, None)
         }
-        assert set(self.bank._records._memory._held) <= slots, "what is forgotten is held no longer"
+        with self.bank._store.session(expired=True) as session:
+            stored = set(session.scalars(select(SlotRow.slot_id)))
+        assert set(self.bank._records._memory._held) <= stored, "what is forgotten is held no longer"
         data = b"".join(file.read_bytes() for file in (self.folder / "bank" / "tensors").rglob("*.safetensors"))
         names = {slot for slot in slots if f"{slot}/".encode() in data}
         assert names == set(self.bank._store.places(slots))
