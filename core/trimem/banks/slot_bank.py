@@ -283,7 +283,7 @@ class SlotBank(Bank):
         ids: str | Collection[str] | None = None,
         where: Mapping[str, Any] | None = None,
     ) -> ErasureReceipt:
-        """Erase slots from the disk; see :meth:`trimem.Bank.forget`. O(index) for the words."""
+        """Erase slots from the disk; see :meth:`trimem.Bank.forget`. O(bytes of the database), which is written anew."""
         path = as_namespace(namespace)
         chosen = None if ids is None else [ids] if isinstance(ids, str) else several(ids, "ids")
         for one in chosen or ():
@@ -308,7 +308,7 @@ class SlotBank(Bank):
     def evict(self) -> EvictionReport:
         """Erase what has expired and what is more than the capacity; see :meth:`trimem.Bank.evict`.
 
-        O(index) for the words, and O(slots) where there is too much.
+        O(bytes of the database), which is written anew, and O(slots) where there is too much.
 
         Raises:
             BankBusyError: It is gone, but somebody reads for so long that the log could not be emptied.
@@ -320,6 +320,7 @@ class SlotBank(Bank):
             expired = self._erase_expired(None)
             evicted = EvictionReport(() if self.capacity is None else tuple(self._store.erase_excess(self.capacity)))
             self._drop(evicted.slots)
+            self._store.finish_erasures()  # what writes have left to be done, too
         return EvictionReport((*expired.receipts, *evicted.receipts))
 
     def _sweep(self) -> EvictionReport:

@@ -51,11 +51,32 @@ def writing(engine: Engine) -> Engine:
     return engine.execution_options(sqlite_begin="IMMEDIATE")
 
 
+def rewrite(path: Path, connection: Any) -> None:
+    """Write the whole database anew, so that nothing is left of what was in it; readers go on. O(bytes).
+
+    SQLite overwrites what it deletes, but not what stood where it moved a row away from before.
+
+    Args:
+        path: The database, for messages.
+        connection: Of the driver, outside any transaction.
+
+    Raises:
+        StoreError: As :func:`open_engine` says.
+    """
+    try:
+        connection.execute("VACUUM")
+    except sqlite3.Error as error:
+        raise _said(path, error) or error from error
+
+
 def _translate(path: Path, context: ExceptionContext) -> StoreError | None:
     """Return trimem's error for what SQLite says of disk, file or locks; None leaves SQLAlchemy's."""
-    said = str(context.original_exception)
-    if not isinstance(context.original_exception, sqlite3.Error):
-        return None
+    error = context.original_exception
+    return _said(path, error) if isinstance(error, sqlite3.Error) else None
+
+
+def _said(path: Path, error: sqlite3.Error) -> StoreError | None:
+    said = str(error)
     if any(part in said for part in ("disk is full", "readonly", "disk I/O error", "unable to open")):
         return DiskError(
             f"{path} cannot be written: {said}. Nothing of this call was stored: make room, or let this user write in "

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from trimem.errors import BankBusyError
 from trimem.store.capacity import Capacity, excess, overflow
 from trimem.store.database import touch
+from trimem.store.engine import rewrite
 from trimem.store.reader import in_batches
 from trimem.store.reading import ReadableStore
 from trimem.store.rows import hash_text
@@ -42,7 +43,8 @@ class ErasableStore(ReadableStore):
     ) -> ErasureReceipt:
         """Delete slots, and documents that have none left, so that no byte of text or tensors stays.
 
-        Costs O(index), since the full-text index is merged, which drops the deleted words for good, and O(bytes)
+        Costs O(bytes of the database), since the full-text index is merged, which drops the deleted words for good, and
+        the database is written anew, which drops what SQLite had moved, and O(bytes)
         of the shards that held the slots, which are written anew without them.
 
         Args:
@@ -98,7 +100,7 @@ class ErasableStore(ReadableStore):
                 self._erase(session, change, parse_path(path), slots, "expired", documents)
                 for path, (slots, documents) in doomed.items()
             ]
-        self.finish_erasures(wait)
+        self.finish_erasures(wait, thorough=wait > 0)
         return receipts
 
     def erase_excess(self, capacity: Capacity, wait: float = BUSY_SECONDS) -> list[ErasureReceipt]:
@@ -121,7 +123,7 @@ class ErasableStore(ReadableStore):
             for tenant in tenants:
                 for path, slots in overflow(session, capacity, tenant, ()).items():
                     receipts.append(self._erase(session, change, parse_path(path), slots, "evicted"))
-        self.finish_erasures(wait)
+        self.finish_erasures(wait, thorough=wait > 0)
         return receipts
 
     def erase_documents(
@@ -163,26 +165,34 @@ class ErasableStore(ReadableStore):
         touch(session)
         return _receipt(row)
 
-    def finish_erasures(self, wait: float = BUSY_SECONDS) -> None:
-        """Empty the log of what was erased, and note that this is done; nothing where nothing was.
+    def finish_erasures(self, wait: float = BUSY_SECONDS, *, thorough: bool = True) -> None:
+        """Write the database anew, empty its log, and note that this is done; nothing where nothing was erased.
 
-        An erasure that a crash interrupted after its rows were gone is finished so at the next opening.
+        What a crash interrupted after its rows were gone is finished so at the next opening. O(bytes of the database).
 
         Args:
             wait: Most seconds to try while others read or empty the log; 0 leaves it to them after one try.
+            thorough: False only empties the log, and leaves the rest to the next time: what is deleted is overwritten
+                as it is, and what may be left is what SQLite once moved elsewhere.
 
         Raises:
             BankBusyError: Somebody reads what is in the log for longer than that, and ``wait`` is not 0.
         """
         until = time.monotonic() + wait
+        rewritten = False
         own = self._unfinished()
         if own:
             self._erase_beside()
         while open_ones := own & self._unfinished():
             with closing(self.raw_connection()) as connection:  # outside any transaction
                 cursor = connection.cursor()
+                if thorough and not rewritten:
+                    rewrite(self.path, cursor)
+                    rewritten = True
                 busy = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
                 cursor.close()
+            if not thorough:
+                return
             if not busy:
                 with Session(self._writing) as session, session.begin():
                     session.execute(update(ErasureRow).where(ErasureRow.id.in_(open_ones)).values(finished=True))

@@ -78,7 +78,7 @@ class MetadataStore(ErasableStore):
                 self._erase(session, change, parse_path(place), slots_there, "evicted")
             touch(session)
         if evicted:
-            self.finish_erasures(wait=0)
+            self.finish_erasures(wait=0, thorough=False)  # it may happen at every write
         if replaced:
             self._erase_beside()
         gone = [slot for slots_there in evicted.values() for slot in slots_there]

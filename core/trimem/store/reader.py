@@ -255,7 +255,7 @@ class SearchReader:
         found = session.execute(
             select(SlotRow.slot_id, SlotRow.vector)
             .where(SlotRow.id.in_(rows), SlotRow.namespace == path, alone)
-            .where(func.length(SlotRow.text).between(*lengths))
+            .where((SlotRow.stop - SlotRow.start).between(*lengths))
         ).all()
         if not found:
             return None

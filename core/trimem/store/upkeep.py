@@ -7,6 +7,7 @@ from contextlib import closing
 from safetensors import SafetensorError, safe_open
 from sqlalchemy import select, update
 
+from trimem.store.engine import rewrite
 from trimem.store.metadata import MetadataStore
 from trimem.store.schema import SlotRow
 from trimem.store.shards import mergeable
@@ -51,7 +52,7 @@ def compact(store: MetadataStore) -> CompactReport:
         cursor = connection.cursor()
         pages, free = (cursor.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count"))
         if free > _FREE * pages:
-            cursor.execute("VACUUM")
+            rewrite(store.path, cursor)
         cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         cursor.close()
     return CompactReport(shards, _size(store)[0], size, _size(store)[1])

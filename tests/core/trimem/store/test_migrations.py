@@ -23,11 +23,13 @@ def as_before_shards(folder: Path) -> None:
     database = folder / "bank.sqlite"
     with closing(sqlite3.connect(database)) as connection:
         slots = connection.execute("SELECT slot_id, name FROM slot JOIN shard ON shard.id = shard_id").fetchall()
-    for slot, shard in [*slots, ("codebook", "codebook")]:
+    codebooks = [("codebook", file.stem) for file in (folder / "tensors").glob("codebook*.safetensors")]
+    for slot, shard in [*slots, *codebooks]:
         file = folder / "tensors" / f"{shard}.safetensors"
         if file.exists():
             (folder / "tensors" / slot[:2]).mkdir(exist_ok=True)
-            tensors = {k.split("/")[1]: v for k, v in load_file(file).items() if k.startswith(f"{slot}/")}
+            held = shard if slot == "codebook" else slot
+            tensors = {k.split("/")[1]: v for k, v in load_file(file).items() if k.startswith(f"{held}/")}
             save_file(tensors, folder / "tensors" / slot[:2] / f"{slot}.safetensors", {"model": "m"})
     for file in (folder / "tensors").glob("*.safetensors"):
         file.unlink()
