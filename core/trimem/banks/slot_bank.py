@@ -283,7 +283,7 @@ class SlotBank(Bank):
         ids: str | Collection[str] | None = None,
         where: Mapping[str, Any] | None = None,
     ) -> ErasureReceipt:
-        """Erase slots from the disk; see :meth:`trimem.Bank.forget`. O(bytes of the database), which is written anew."""
+        """Erase slots from the disk; see :meth:`trimem.Bank.forget`. O(bytes of the database): it is written anew."""
         path = as_namespace(namespace)
         chosen = None if ids is None else [ids] if isinstance(ids, str) else several(ids, "ids")
         for one in chosen or ():

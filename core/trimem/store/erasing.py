@@ -44,8 +44,8 @@ class ErasableStore(ReadableStore):
         """Delete slots, and documents that have none left, so that no byte of text or tensors stays.
 
         Costs O(bytes of the database), since the full-text index is merged, which drops the deleted words for good, and
-        the database is written anew, which drops what SQLite had moved, and O(bytes)
-        of the shards that held the slots, which are written anew without them.
+        the database is written anew, which drops what SQLite had moved; and O(bytes) of the shards that held the
+        slots, which are written anew without them.
 
         Args:
             namespace: Where, and below.
