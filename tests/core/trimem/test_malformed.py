@@ -5,6 +5,7 @@ A small share of the inputs runs with the tests; ``TRIMEM_FUZZ=10000`` runs as m
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import math
@@ -183,7 +184,8 @@ def test_commands_with_anything(filled: ExplicitBank, seed: int) -> None:
     if rng.random() < 0.5:
         words += ["--bank", str(filled.folder), "--namespace", rng.choice(odd)]
     shutil.copy(folder / "export.zip", folder / "kept.zip")
-    result = CliRunner().invoke(app, [command, *words])
+    with contextlib.chdir(folder):  # odd words are names of files, too
+        result = CliRunner().invoke(app, [command, *words])
     assert isinstance(result.exception, SystemExit | None), (command, words, result.exception)
     assert result.exit_code in (0, 1, 2)
     assert "Traceback" not in result.output
