@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import shlex
@@ -69,6 +70,8 @@ def leave(namespace: dict[str, Any]) -> None:
         del os.environ["OPENAI_BASE_URL"]
     os.chdir(namespace["_before"])
     shutil.rmtree(namespace["_folder"])
+    namespace.clear()  # with the models in it, which would add up
+    gc.collect()
 
 
 pytest_collect_file = Sybil(
