@@ -20,11 +20,12 @@ ROOT = Path(__file__).parent.parent
 CORE = ROOT / "core" / "trimem"
 
 # Which rooms a room may import from; each is a folder or file directly under core/trimem.
-LEAVES = {"errors", "types", "progress", "versioned", "drawing", "tracing"}
+LEAVES = {"errors", "checks", "types", "progress", "versioned", "drawing", "tracing"}
 FOUNDATION = LEAVES | {"text", "lm", "store"}
 ALLOWED = {
     "errors": set[str](),
-    "types": {"errors"},
+    "checks": {"errors"},
+    "types": {"errors", "checks"},
     "progress": set[str](),
     "versioned": {"errors"},
     "drawing": {"errors"},

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, TypeAlias
 
+from trimem.checks import shown
 from trimem.errors import InvalidInputError, InvalidNamespaceError
 
 Namespace: TypeAlias = tuple[str, ...]
@@ -18,6 +19,9 @@ Metadata: TypeAlias = Mapping[str, Any]
 Message: TypeAlias = Mapping[str, str]
 """What was said to a model or by it, as transformers has it: ``role`` is user or assistant, ``content`` the text."""
 
+
+MOST_HITS = 2**31 - 1
+"""That can be asked for at once; a search multiplies it, and SQLite counts to 2**63."""
 
 _LONGEST = timedelta(days=100_000)  # what is added to now must be a date
 
@@ -45,7 +49,7 @@ def as_namespace(namespace: str | Sequence[str]) -> Namespace:
         if not isinstance(part, str) or not part or "/" in part or not part.isprintable():
             raise InvalidNamespaceError(
                 f"a namespace is one or more non-empty strings of printable characters without '/', "
-                f'got {namespace!r}; write ("acme", "hr") for what the command line calls acme/hr'
+                f'got {shown(namespace)}; write ("acme", "hr") for what the command line calls acme/hr'
             )
     if not parts:
         raise InvalidNamespaceError("a namespace is required and must not be empty: it says whose memory is meant")
@@ -63,7 +67,7 @@ def check_text(text: object, what: str) -> str:
         InvalidInputError: It is no string, empty, or not made of whole characters.
     """
     if not isinstance(text, str) or not text.strip():
-        raise InvalidInputError(f"{what} must be a string that is not empty, got {text!r}")
+        raise InvalidInputError(f"{what} must be a string that is not empty, got {shown(text)}")
     return check_characters(text, what)
 
 
@@ -75,8 +79,10 @@ def check_characters(text: str, what: str) -> str:
         what: What it is, for the message.
 
     Raises:
-        InvalidInputError: It holds an unpaired surrogate, which no file, database or tokenizer takes.
+        InvalidInputError: It is no string, or holds an unpaired surrogate, which no file, database or tokenizer takes.
     """
+    if not isinstance(text, str):
+        raise InvalidInputError(f"{what} must be a string, got {shown(text)}")
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -96,7 +102,7 @@ def check_history(history: Sequence[Message]) -> Sequence[Message]:
     if not isinstance(history, Sequence) or not all(map(_is_message, history)):
         raise InvalidInputError(
             'history is a list of {"role": "user", "content": ...} and {"role": "assistant", "content": ...}, oldest '
-            f"first, without the question itself; got {history!r}"
+            f"first, without the question itself; got {shown(history)}"
         )
     for message in history:
         check_characters(message["content"], "what was said before")
@@ -115,10 +121,12 @@ def check_k(k: int) -> int:
     """Return ``k``, the number of hits asked for.
 
     Raises:
-        InvalidInputError: It is not a whole number of at least 1.
+        InvalidInputError: It is not a whole number of at least 1, or more than :data:`MOST_HITS`.
     """
-    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
-        raise InvalidInputError(f"k is the number of hits to return, at least 1; got {k!r}")
+    if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= MOST_HITS:
+        raise InvalidInputError(
+            f"k is the number of hits to return, at least 1 and at most {MOST_HITS:,}; got {shown(k)}"
+        )
     return k
 
 
@@ -131,7 +139,7 @@ def check_ttl(ttl: timedelta | None) -> timedelta | None:
     if ttl is None or (isinstance(ttl, timedelta) and timedelta(0) < ttl <= _LONGEST):
         return ttl
     raise InvalidInputError(
-        f"ttl is a timedelta longer than none and of at most {_LONGEST.days:,} days, or None for ever; got {ttl!r}"
+        f"ttl is a timedelta longer than none and of at most {_LONGEST.days:,} days, or None for ever; got {shown(ttl)}"
     )
 
 
@@ -142,7 +150,7 @@ def check_trust(trust: float, what: str) -> float:
         InvalidInputError: It is no number from 0 to 1.
     """
     if isinstance(trust, bool) or not isinstance(trust, int | float) or not 0 <= trust <= 1:
-        raise InvalidInputError(f"{what} is a number from 0, not at all, to 1, fully; got {trust!r}")
+        raise InvalidInputError(f"{what} is a number from 0, not at all, to 1, fully; got {shown(trust)}")
     return float(trust)
 
 
@@ -168,7 +176,7 @@ class Turn:
             value = getattr(self, name)
             check_text(value, f"{name} of a turn")
         if self.time is not None and not isinstance(self.time, datetime):
-            raise InvalidInputError(f"time of a turn must be a datetime or None, got {self.time!r}")
+            raise InvalidInputError(f"time of a turn must be a datetime or None, got {shown(self.time)}")
 
     @property
     def said(self) -> str:

@@ -7,14 +7,16 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
+from trimem.checks import check_nesting, several
 from trimem.errors import InvalidInputError
 from trimem.store.rows import Document, Terms, hash_text
 from trimem.text.chunking import Chunk
 from trimem.types import Metadata, Namespace, SlotId, Turn, check_text, check_trust, check_ttl
 
-T = TypeVar("T")
+DEEPEST = 100
+"""How many objects and lists metadata has within one another at most: SQLite and json go on for some hundreds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +59,11 @@ def documents(
     given = (
         [metadata] * len(said) if metadata is None or isinstance(metadata, Mapping) else several(metadata, "metadata")
     )
-    keys = [ids] if isinstance(ids, str) else [text_key(one) for one in said] if ids is None else several(ids, "ids")
+    keys = [text_key(one) for one in said] if ids is None else as_ids(ids)
     if not len(said) == len(given) == len(keys):
         raise InvalidInputError(
             f"texts, metadata and ids must be of one length, got {len(said)}, {len(given)} and {len(keys)}"
         )
-    for key in keys:
-        check_text(key, "an id")
     about = [
         {**check_metadata(metadata or {}), **(one.metadata if isinstance(one, Turn | Told) else {})}
         for one, metadata in zip(said, given, strict=True)
@@ -129,8 +129,9 @@ def check_metadata(metadata: Metadata) -> Metadata:
     """Return metadata as JSON gives it back.
 
     Raises:
-        InvalidInputError: It is no mapping of strings to what JSON can hold.
+        InvalidInputError: It is no mapping of strings to what JSON can hold, or too deep.
     """
+    check_nesting(metadata, "metadata", DEEPEST)
     try:
         if isinstance(metadata, Mapping) and all(isinstance(key, str) for key in metadata):
             said = json.dumps(dict(metadata), allow_nan=False, ensure_ascii=False)
@@ -141,15 +142,13 @@ def check_metadata(metadata: Metadata) -> Metadata:
     raise InvalidInputError(f"metadata must be a mapping that JSON can hold, got {_named(metadata)}")
 
 
-def several(given: Iterable[T], what: str) -> list[T]:
-    """Return what is given as a list.
+def as_ids(ids: str | Iterable[str]) -> list[str]:
+    """Return one id or several as a list.
 
     Raises:
-        InvalidInputError: It is not several of anything.
+        InvalidInputError: One is no string, or empty.
     """
-    if not isinstance(given, Iterable):
-        raise InvalidInputError(f"{what} are one or several, got {type(given).__name__}")
-    return list(given)
+    return [check_text(one, "an id") for one in ([ids] if isinstance(ids, str) else several(ids, "ids"))]
 
 
 def _named(metadata: object) -> str:

@@ -16,13 +16,14 @@ from threading import RLock
 from typing import Any, ClassVar, Protocol, Self, TypeVar
 
 from trimem.bank import Bank
-from trimem.banks.documents import Given, documents, expiry, several, terms
+from trimem.banks.documents import Given, as_ids, documents, expiry, terms
 from trimem.banks.folder import DATABASE as DATABASE
 from trimem.banks.folder import bank_folder, tend
 from trimem.banks.identity import check_config, check_encoder, check_mechanism, check_model
 from trimem.banks.items import Items
 from trimem.banks.recompiling import recompiled
 from trimem.banks.twins import Twins, check_cosine, without_twins
+from trimem.checks import as_path
 from trimem.errors import BankBusyError, DiskError, InvalidInputError
 from trimem.store import integrity, upkeep
 from trimem.store.capacity import HALF_LIFE, Capacity
@@ -285,9 +286,7 @@ class SlotBank(Bank):
     ) -> ErasureReceipt:
         """Erase slots from the disk; see :meth:`trimem.Bank.forget`. O(bytes of the database): it is written anew."""
         path = as_namespace(namespace)
-        chosen = None if ids is None else [ids] if isinstance(ids, str) else several(ids, "ids")
-        for one in chosen or ():
-            check_text(one, "an id")
+        chosen = None if ids is None else as_ids(ids)
         with self._lock:
             receipt = self._store.delete(path, chosen, where, siblings=self._siblings)
             self._drop(receipt.slots)
@@ -297,12 +296,12 @@ class SlotBank(Bank):
         """Let texts be held for ``ttl`` from now on; see :meth:`trimem.Bank.refresh`.
 
         Raises:
-            InvalidInputError: ``ttl`` is not what it must be.
+            InvalidInputError: ``ids`` or ``ttl`` are not what they must be.
         """
         path = as_namespace(namespace)
-        expires_at = expiry(self._store.now(), check_ttl(ttl))
+        chosen, expires_at = as_ids(ids), expiry(self._store.now(), check_ttl(ttl))
         with self._lock:
-            keys = self._store.keys(path, [ids] if isinstance(ids, str) else ids)
+            keys = self._store.keys(path, chosen)
             return len(self._store.update(path, keys, {}, {"expires_at": expires_at})) if keys else 0
 
     def evict(self) -> EvictionReport:
@@ -398,7 +397,7 @@ class SlotBank(Bank):
         return find
 
     def get(self, ids: str | Collection[str], *, namespace: str | Sequence[str]) -> list[StoredText]:
-        return self._store.texts(as_namespace(namespace), [ids] if isinstance(ids, str) else ids)
+        return self._store.texts(as_namespace(namespace), as_ids(ids))
 
     def items(self, *, namespace: str | Sequence[str]) -> Items:
         """Return the objects that are kept in this bank under a namespace, found by keys, fields and what they say."""
@@ -421,13 +420,17 @@ class SlotBank(Bank):
             progress: Whether to show a bar; None shows it where there is a terminal or a notebook.
 
         Raises:
+            InvalidInputError: ``file`` is no path.
             BankNotFoundError: Nothing was ever remembered.
             CorruptDatabaseError: A row is not what was written.
             CorruptTensorError: Tensors are not what was written.
             DiskError: The file cannot be written.
         """
         path = None if namespace is None else as_namespace(namespace)
-        return export_bank(self._store, Path(file), path, progress)
+        target = as_path(file, "file")
+        if not target.name:
+            raise InvalidInputError(f"file must name the file to write, got {str(target)!r}, which is a folder")
+        return export_bank(self._store, target, path, progress)
 
     def import_from(self, file: str | Path, *, progress: bool | None = None) -> ImportReport:
         """Store what :meth:`export` wrote, bit by bit; what is there already is left alone. O(bytes); needs no model.
@@ -443,10 +446,10 @@ class SlotBank(Bank):
             CorruptExportError: It is no export, or a part of it is not what was written; the groups before stay.
             SchemaVersionError: A newer trimem wrote it.
             FingerprintMismatch: Another model or encoder made it.
-            InvalidInputError: It is of another mechanism or configuration.
+            InvalidInputError: It is no path, or of another mechanism or configuration.
             DiskError: The disk is full or cannot be written to.
         """
-        with self._lock, Export(Path(file)) as export:
+        with self._lock, Export(as_path(file, "file")) as export:
             row = self._store.bank()
             self._check(export.bank if row is None else row)
             check_encoder(self.folder, export.bank, self._encoder)
@@ -565,7 +568,7 @@ class SlotBank(Bank):
             keys: Of the metadata, not those of objects within it.
 
         Raises:
-            InvalidInputError: One is empty or holds a quotation mark.
+            InvalidInputError: One is empty, or holds a quotation mark or what cannot be printed.
         """
         for key in keys:
             self._store.index_metadata(key)

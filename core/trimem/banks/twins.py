@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from trimem.checks import shown
 from trimem.errors import InvalidInputError
 from trimem.store.rows import Document
 from trimem.store.search import HybridSearch
@@ -82,7 +83,7 @@ def check_cosine(least: float | None) -> float | None:
     """
     if least is None or (isinstance(least, int | float) and not isinstance(least, bool) and 0 < least <= 1):
         return least
-    raise InvalidInputError(f"near_duplicates is a cosine above 0 and of at most 1, or None; got {least!r}")
+    raise InvalidInputError(f"near_duplicates is a cosine above 0 and of at most 1, or None; got {shown(least)}")
 
 
 def _length_fits(text: str, length: int) -> bool:

@@ -14,6 +14,7 @@ from typing import Any, Literal, overload
 
 from trimem import tracing
 from trimem.banks.identity import check_model
+from trimem.checks import several, shown, whole
 from trimem.errors import (
     ContextLengthError,
     CorruptTensorError,
@@ -31,10 +32,12 @@ from trimem.explicit.reading import AnswerStream, Reading
 from trimem.explicit.rereading import question_attention, question_likelihood
 from trimem.explicit.stored_bank import StoredBank
 from trimem.lm.attach import attach
+from trimem.lm.generate import check_new_tokens
 from trimem.lm.model import LanguageModel
 from trimem.store.fusion import reread
 from trimem.text import following
 from trimem.types import (
+    MOST_HITS,
     Answer,
     Hit,
     Message,
@@ -90,12 +93,12 @@ class ExplicitBank(StoredBank):
                 ``rerank_by`` is something else.
             FingerprintMismatch: The bank was made with another encoder, or is to be read by another model.
         """
+        check_text(query, "a query")
         check_k(k)
         check_history(history)
-        if not isinstance(rerank, int) or rerank < 0:
-            raise InvalidInputError(f"rerank must be a whole number of at least 0, got {rerank!r}")
+        whole(rerank, "rerank", 0, MOST_HITS)
         if rerank_by not in ("likelihood", "attention"):
-            raise InvalidInputError(f'rerank_by must be "likelihood" or "attention", got {rerank_by!r}')
+            raise InvalidInputError(f'rerank_by must be "likelihood" or "attention", got {shown(rerank_by)}')
         words = following.words(query, history)
         find = partial(self._finder(query, words, namespace, where, min_trust), max(k, rerank))
         hits = find()
@@ -140,13 +143,16 @@ class ExplicitBank(StoredBank):
 
         Raises:
             FingerprintMismatch: Another model compiled the bank.
-            InvalidInputError: ``read`` is unknown.
+            InvalidInputError: ``hits`` are no hits, ``model`` is no model, or ``read`` is unknown.
             SlotNotFoundError: A hit is not in the bank (any more).
             CalibrationNotFoundError: Heads are chosen by calibration, and the model has none.
             ContextLengthError: The hits fill the model's context.
             CorruptTensorError: The tensors of a hit cannot be read.
         """
+        hits = several(hits, "hits", Hit)
         lm = self.model if model is None else model
+        if not isinstance(lm, LanguageModel):
+            raise InvalidInputError(f"model must be a LanguageModel, as load_model returns it, got {shown(lm)}")
         row = self._store.bank()
         if lm is not self.model and row is not None:
             check_model(self.folder, row, lm.name, lm.fingerprint)
@@ -301,8 +307,9 @@ class ExplicitBank(StoredBank):
             InvalidInputError: The question is empty, k is less than 1, or ``cold`` is something else.
         """
         if cold not in ("compile", "text"):
-            raise InvalidInputError(f'cold must be "compile" or "text", got {cold!r}')
+            raise InvalidInputError(f'cold must be "compile" or "text", got {shown(cold)}')
         check_text(question, "a query")
+        check_new_tokens(self.model, max_new_tokens)
         how = as_read_config(read)
         find = partial(self.recall, k=k, namespace=namespace, where=where, min_trust=min_trust)
         asked = tracing.Asking(self.folder.name, self.model.name, question, max_new_tokens)
@@ -362,11 +369,15 @@ class ExplicitBank(StoredBank):
             ContextLengthError: Memory, question and answer of one do not fit the model's context.
             InvalidInputError: There is no question, one is empty, or there is not one namespace for each.
         """
+        questions, namespaces = several(questions, "questions"), several(namespaces, "namespaces")
+        for question in questions:
+            check_text(question, "a query")
         if not questions or len(questions) != len(namespaces):
             raise InvalidInputError(
                 f"ask_many takes one namespace for each of at least one question, got {len(questions)} questions and "
                 f"{len(namespaces)} namespaces"
             )
+        check_new_tokens(self.model, max_new_tokens)
         how = as_read_config(read)
         asked = [
             (question, partial(self.recall, k=k, namespace=namespace, where=where, min_trust=min_trust))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
 
+from trimem.checks import shown
 from trimem.errors import InvalidInputError
 from trimem.explicit.density import Density
 from trimem.explicit.read import LAYOUTS, Layout
@@ -69,29 +70,30 @@ class ReadConfig:
     def __post_init__(self) -> None:
         for name, known in (("heads", ("all", "calibrated")), ("layout", LAYOUTS)):
             if getattr(self, name) not in known:
-                raise InvalidInputError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
+                raise InvalidInputError(f"{name} must be one of {', '.join(known)}, got {shown(getattr(self, name))}")
         if not _number(self.heads_kept) or not 0 < self.heads_kept <= 1:
-            raise InvalidInputError(f"heads_kept must be above 0 and at most 1, got {self.heads_kept!r}")
+            raise InvalidInputError(f"heads_kept must be above 0 and at most 1, got {shown(self.heads_kept)}")
         density = self.density
         if density not in ("dense", "mixed") and (
             isinstance(density, str) or not density or not all(isinstance(k, int) and k > 0 for k in density)
         ):
             raise InvalidInputError(
-                f'density must be "dense", "mixed", or tokens a head of each hit, such as (128, 32, 8), got {density!r}'
+                'density must be "dense", "mixed", or tokens a head of each hit, such as (128, 32, 8), '
+                f"got {shown(density)}"
             )
         biases = self.bias if isinstance(self.bias, Sequence) else (self.bias,)
         if isinstance(biases, str) or not biases or not all(map(_number, biases)):
-            raise InvalidInputError(f"bias must be a finite number, or one for each hit, got {self.bias!r}")
+            raise InvalidInputError(f"bias must be a finite number, or one for each hit, got {shown(self.bias)}")
         if not _number(self.temperature) or self.temperature <= 0:
-            raise InvalidInputError(f"temperature must be above 0, got {self.temperature!r}")
+            raise InvalidInputError(f"temperature must be above 0, got {shown(self.temperature)}")
         if self.mass is not None and (not _number(self.mass) or self.mass <= 0):
-            raise InvalidInputError(f"mass must be above 0, or None, got {self.mass!r}")
+            raise InvalidInputError(f"mass must be above 0, or None, got {shown(self.mass)}")
         if not isinstance(self.repair, int) or self.repair < 0:
-            raise InvalidInputError(f"repair must be a whole number of at least 0, got {self.repair!r}")
+            raise InvalidInputError(f"repair must be a whole number of at least 0, got {shown(self.repair)}")
         for name in ("reanchor", "exchange"):
             every = getattr(self, name)
             if every is not None and (not isinstance(every, int) or every < 1):
-                raise InvalidInputError(f"{name} must be a whole number of at least 1, or None, got {every!r}")
+                raise InvalidInputError(f"{name} must be a whole number of at least 1, or None, got {shown(every)}")
 
 
 READ_CONFIGS = {
@@ -109,6 +111,6 @@ def as_read_config(read: ReadConfig | str) -> ReadConfig:
     """
     if isinstance(read, ReadConfig):
         return read
-    if read not in READ_CONFIGS:
-        raise InvalidInputError(f"read must be a ReadConfig or one of {', '.join(READ_CONFIGS)}, got {read!r}")
+    if not isinstance(read, str) or read not in READ_CONFIGS:
+        raise InvalidInputError(f"read must be a ReadConfig or one of {', '.join(READ_CONFIGS)}, got {shown(read)}")
     return READ_CONFIGS[read]

@@ -12,6 +12,7 @@ from typing import Self
 from trimem.banks.identity import check_model
 from trimem.banks.slot_bank import SlotBank
 from trimem.banks.writer import Writer
+from trimem.checks import several
 from trimem.errors import FingerprintMismatch, SlotNotFoundError
 from trimem.explicit.background import Background
 from trimem.explicit.cache import RecordCache
@@ -260,9 +261,10 @@ class StoredBank(SlotBank):
             How many were compiled.
 
         Raises:
+            InvalidInputError: They are no hits.
             SlotNotFoundError: A hit is not in the bank (any more).
         """
-        ids = list({hit.id: None for hit in hits})
+        ids = list({hit.id: None for hit in several(hits, "hits", Hit)})
         self._check_held(ids)
         with self._lock:
             cold = self._records.missing(ids)

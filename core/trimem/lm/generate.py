@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from transformers import StoppingCriteria, StoppingCriteriaList, TextStreamer
 
+from trimem.checks import shown, whole
 from trimem.errors import ContextLengthError, InvalidInputError
 from trimem.lm.model import LanguageModel
 
@@ -298,10 +299,23 @@ def _settled(lm: LanguageModel, options: dict[str, Any]) -> dict[str, Any]:
     return options
 
 
+def check_new_tokens(lm: LanguageModel, max_new_tokens: int) -> None:
+    """Raise if no answer can be that long, whatever it is to.
+
+    Raises:
+        InvalidInputError: ``max_new_tokens`` is no whole number of at least 1.
+        ContextLengthError: The model's context has no room for it.
+    """
+    if whole(max_new_tokens, "max_new_tokens", 1) >= lm.context_length:
+        raise ContextLengthError(
+            f"{shown(max_new_tokens)} tokens to come are no less than the {lm.context_length} that {lm.name} was made "
+            "for: lower max_new_tokens"
+        )
+
+
 def _check(lm: LanguageModel, prompt: Sequence[int], max_new_tokens: int, memory_tokens: int) -> None:
     """Raise if a prompt cannot be continued that far."""
-    if max_new_tokens < 1:
-        raise InvalidInputError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
+    check_new_tokens(lm, max_new_tokens)
     if not prompt:
         raise InvalidInputError("a prompt must have at least one token, got none")
     needed = memory_tokens + len(prompt) + max_new_tokens

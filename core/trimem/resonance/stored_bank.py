@@ -9,9 +9,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
-from trimem.banks.documents import Given, Told, several, slot_id
+from trimem.banks.documents import Given, Told, slot_id
 from trimem.banks.slot_bank import SlotBank
 from trimem.banks.writer import Writer
+from trimem.checks import several
 from trimem.errors import CorruptTensorError, InvalidInputError, SlotNotFoundError
 from trimem.lm.load import load_model
 from trimem.lm.model import LanguageModel

@@ -8,10 +8,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import PoolProxiedConnection, delete, func, select, text, update
+from sqlalchemy import PoolProxiedConnection, delete, func, select, update
 from sqlalchemy.orm import Session
 
-from trimem.errors import FingerprintMismatch
+from trimem.checks import shown
+from trimem.errors import FingerprintMismatch, InvalidInputError
 from trimem.store.checksums import checksum
 from trimem.store.engine import open_engine, writing
 from trimem.store.expiry import ForwardClock, LivingSession
@@ -172,10 +173,13 @@ class Database:
 
     def index_metadata(self, key: str) -> None:
         """Find by metadata of this key in O(what is found) from now on, instead of O(slots). O(documents), once."""
-        path = as_written(f'$."{check_key(key)}"')
+        if not check_key(key).isprintable():  # as_written: it would not be used
+            raise InvalidInputError(f"only a metadata key of printable characters can be indexed, got {shown(key)}")
+        path = as_written(f'$."{key}"')
         name = f"ix_meta_{checksum(key)}"
         with Session(self._writing) as session, session.begin():
-            session.execute(text(f"CREATE INDEX IF NOT EXISTS {name} ON document(json_extract(meta, {path}))"))
+            statement = f"CREATE INDEX IF NOT EXISTS {name} ON document(json_extract(meta, {path}))"
+            session.connection().exec_driver_sql(statement)  # text() would take a colon in the key for a parameter
 
     def database_bytes(self) -> int:
         """Return the bytes of the database with its log."""

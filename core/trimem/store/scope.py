@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 
 from sqlalchemy import ColumnElement, String, and_, case, false, func, literal, literal_column, or_, true
 
+from trimem.checks import check_nesting, shown
 from trimem.errors import InvalidInputError
 from trimem.store.schema import DocumentRow, SlotRow
 from trimem.types import Namespace, check_characters
@@ -27,6 +28,12 @@ one without a zone is in UTC. ``$eq`` and ``$ne`` take anything that JSON can ho
 ``$nin`` a list of values; what is missing is None. ``{"$or": [filter, ...]}``, ``$and`` and ``{"$not": filter}``
 combine filters, and an object without a ``$`` looks inside: ``{"author": {"name": "Ada"}}``.
 """
+
+DEEPEST = 20
+"""Objects and lists of a filter within one another: SQLite's parser has room for little more."""
+
+MOST = 900
+"""Keys and values of a filter: SQLite takes 1000 conditions in one."""
 
 COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
     "$gt": operator.gt,
@@ -51,7 +58,14 @@ def in_scope(namespace: Namespace, where: Where | None, min_trust: float = 0.0) 
 
 
 def having(where: Where | None) -> list[ColumnElement[bool]]:
-    """Return the conditions that hold documents to a filter."""
+    """Return the conditions that hold documents to a filter.
+
+    Raises:
+        InvalidInputError: It is no filter, or larger than SQLite can read.
+    """
+    if where is not None and not isinstance(where, Mapping):
+        raise InvalidInputError(f"a filter is a mapping of metadata keys to values, or None, got {shown(where)}")
+    check_nesting(where, "a filter", DEEPEST, MOST)
     return _conditions(where or {}, "$")
 
 
@@ -79,14 +93,16 @@ def check_key(key: object) -> str:
         InvalidInputError: It is no string, empty, or holds a quotation mark or half a character.
     """
     if not isinstance(key, str) or not key or '"' in key:
-        raise InvalidInputError(f"a filter names metadata keys without quotation marks, got {key!r}")
+        raise InvalidInputError(f"a filter names metadata keys without quotation marks, got {shown(key)}")
     return check_characters(key, "a metadata key")
 
 
 def _combined(name: str, filters: Any, above: str) -> ColumnElement[bool]:
     listed = [filters] if name == "$not" else filters
     if not isinstance(listed, list | tuple) or not listed or not all(isinstance(each, Mapping) for each in listed):
-        raise InvalidInputError(f"{name} combines filters: $and and $or take a list of them, $not one; got {filters!r}")
+        raise InvalidInputError(
+            f"{name} combines filters: $and and $or take a list of them, $not one; got {shown(filters)}"
+        )
     parts = [and_(true(), *_conditions(each, above)) for each in listed]
     # What is unknown to SQL, as a comparison with what is missing, is not so.
     return or_(*parts) if name == "$or" else and_(*parts) if name == "$and" else ~func.coalesce(parts[0], false())
@@ -97,7 +113,7 @@ def _one_of(key: str, path: str, allowed: Collection[Any]) -> ColumnElement[bool
     for item in allowed:
         if not isinstance(item, str | int | float | bool | None):
             raise InvalidInputError(
-                f"a filter compares with strings, numbers, booleans or None, got {item!r} for {key!r}"
+                f"a filter compares with strings, numbers, booleans or None, got {shown(item)} for {key!r}"
             )
     return or_(false(), *(_equal(key, path, item) for item in allowed))
 
@@ -108,13 +124,15 @@ def _equal(key: str, path: str, value: Any) -> ColumnElement[bool]:
     if isinstance(value, str):
         check_characters(value, f"what {key!r} is compared with")
     if isinstance(value, int) and value.bit_length() > 63:
-        raise InvalidInputError(f"a filter compares with whole numbers of up to 64 bits, got {value!r} for {key!r}")
+        raise InvalidInputError(
+            f"a filter compares with whole numbers of up to 64 bits, got {shown(value)} for {key!r}"
+        )
     if isinstance(value, str | int | float | bool | None):
         return stored.is_not_distinct_from(value)
     try:
         wanted = canonical(json.dumps(value, allow_nan=False))
     except (TypeError, ValueError) as error:
-        raise InvalidInputError(f"a filter compares with what JSON can hold, got {value!r} for {key!r}") from error
+        raise InvalidInputError(f"a filter compares with what JSON can hold, got {shown(value)} for {key!r}") from error
     composed = func.json_type(DocumentRow.meta, path).in_(("array", "object"))
     return case((composed, getattr(func, CANONICAL)(stored) == wanted), else_=false())
 
@@ -165,13 +183,13 @@ def _compared(key: str, path: str, comparisons: Mapping[Any, Any]) -> list[Colum
             conditions.append(equal if name == "$eq" else ~equal)
         elif name in ("$in", "$nin"):
             if not isinstance(bound, list | tuple | set | frozenset):
-                raise InvalidInputError(f"{name} takes a list of values, got {bound!r} for {key!r}")
+                raise InvalidInputError(f"{name} takes a list of values, got {shown(bound)} for {key!r}")
             among = _one_of(key, path, bound)
             conditions.append(among if name == "$in" else ~among)
         elif name not in COMPARISONS:
             raise InvalidInputError(
                 "a filter compares with a value, a list of values, or by $eq, $ne, $in, $nin, $gt, $gte, $lt and "
-                f"$lte; got {name!r} for {key!r}"
+                f"$lte; got {shown(name)} for {key!r}"
             )
         elif _is_number(bound):
             conditions.append(and_(number, COMPARISONS[name](stored, bound)))
@@ -191,7 +209,7 @@ def _bound(key: str, bound: object) -> int:
         bound = datetime.combine(bound, time())
     told = _microseconds(bound) if isinstance(bound, datetime) else moment(bound)
     if told is None:
-        raise InvalidInputError(f"what {key!r} is compared with is a number or an ISO 8601 time, got {bound!r}")
+        raise InvalidInputError(f"what {key!r} is compared with is a number or an ISO 8601 time, got {shown(bound)}")
     return told
 
 
