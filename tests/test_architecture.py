@@ -44,7 +44,7 @@ ALLOWED = {
     "server": FOUNDATION | {"bank", "explicit", "console"},
     "bench": FOUNDATION | {"bank", "banks", "explicit", "resonance", "transit", "console"},
     "demo": FOUNDATION | {"bank", "explicit", "resonance", "transit", "bench"},
-    "cli_upkeep": FOUNDATION | {"bank", "explicit", "console"},
+    "cli_upkeep": FOUNDATION | {"bank", "cli_banks", "explicit", "console"},
     "cli_banks": FOUNDATION | {"bank", "banks", "explicit", "resonance", "transit", "console"},
     "cli_moving": FOUNDATION | {"bank", "banks", "explicit", "console"},
     "cli": FOUNDATION
