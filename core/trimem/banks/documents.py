@@ -131,7 +131,7 @@ def check_metadata(metadata: Metadata) -> Metadata:
     Raises:
         InvalidInputError: It is no mapping of strings to what JSON can hold, or too deep.
     """
-    check_nesting(metadata, "metadata", DEEPEST)
+    check_nesting(metadata, "metadata, stored as JSON,", DEEPEST)
     try:
         if isinstance(metadata, Mapping) and all(isinstance(key, str) for key in metadata):
             said = json.dumps(dict(metadata), allow_nan=False, ensure_ascii=False)

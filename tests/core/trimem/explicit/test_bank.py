@@ -433,7 +433,7 @@ def test_what_the_application_says_is_read_and_not_searched_for(bank: ExplicitBa
 def test_errors_of_a_stream_are_raised_to_its_reader(bank: ExplicitBank) -> None:
     bank.remember(PUMP, namespace="a")
     with pytest.raises(ContextLengthError, match="shorten the question"):
-        list(bank.ask("pump?", namespace="a", max_new_tokens=5000, stream=True))
+        list(bank.ask("pump?", namespace="a", max_new_tokens=511, stream=True))
 
 
 async def test_asking_off_the_loop(bank: ExplicitBank) -> None:
