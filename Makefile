@@ -26,7 +26,8 @@ test: setup
 
 # The oldest of each dependency; the newest are what `make test` has. Not part of continuous integration: it takes long.
 test-lowest: $(LOWEST)/.installed
-	$(LOWEST)/bin/python -m pytest -W default::DeprecationWarning tests/integrations tests/core/trimem/store tests/core/trimem/lm \
+	$(LOWEST)/bin/python -m pytest -W default::DeprecationWarning \
+		-W default::pydantic.warnings.UnsupportedFieldAttributeWarning tests/integrations tests/core/trimem/store tests/core/trimem/lm \
 		tests/core/trimem/text tests/core/trimem/server tests/core/trimem/explicit/test_bank.py
 
 $(LOWEST)/.installed: pyproject.toml constraints-lowest.txt
