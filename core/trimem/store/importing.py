@@ -231,6 +231,7 @@ def import_bank(
         InvalidInputError: It is of another mechanism or configuration, or has codebooks that the bank has not.
         DiskError: The disk is full or cannot be written to.
     """
+    last = export.receipts()  # they are small, and nothing is stored of an export whose last entry is broken
     _begin(store, export)
     for name, tensors in export.shared():
         _share(store, export, name, tensors)
@@ -240,7 +241,7 @@ def import_bank(
             group = export.group(number)
             _store_group(store, export, number, group, done)
             advance(len(group.documents))
-    receipts = _store_receipts(store, export.receipts())
+    receipts = _store_receipts(store, last)
     return ImportReport(done.added, done.replaced, done.unchanged, done.slots, done.records, receipts), done.gone
 
 
@@ -384,6 +385,9 @@ def _give_vectors(slots: Sequence[SlotRow], tensors: Mapping[str, torch.Tensor])
             start += size
 
 
+_LONG = 2.0  # no number of a vector of length 1 is so large, however it was rounded
+
+
 def _check_vectors(slots: Sequence[SlotRow]) -> None:
     """Raise unless rows hold vectors as most mechanisms do: in float32, those of sentences in float16.
 
@@ -392,8 +396,8 @@ def _check_vectors(slots: Sequence[SlotRow]) -> None:
     """
     whole = np.frombuffer(b"".join(slot.vector for slot in slots), np.float32)
     parts = np.frombuffer(b"".join(slot.sentences or b"" for slot in slots), np.float16)
-    if not (np.isfinite(whole).all() and np.isfinite(parts).all()):
-        raise ValueError("its vectors are not finite")
+    if not (np.isfinite(whole).all() and np.isfinite(parts).all() and (np.abs(whole) < _LONG).all()):
+        raise ValueError("its vectors are not of length 1")
     if any(2 * len(slot.sentences or b"") % len(slot.vector) for slot in slots):
         raise ValueError("its sentences have vectors of another length")
 
