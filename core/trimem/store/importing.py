@@ -385,7 +385,7 @@ def _give_vectors(slots: Sequence[SlotRow], tensors: Mapping[str, torch.Tensor])
             start += size
 
 
-_LONG = 2.0  # no number of a vector of length 1 is so large, however it was rounded
+_LONG = 1e6  # no number of a vector is so large, and the squares of none are too large for float32
 
 
 def _check_vectors(slots: Sequence[SlotRow]) -> None:
@@ -397,7 +397,7 @@ def _check_vectors(slots: Sequence[SlotRow]) -> None:
     whole = np.frombuffer(b"".join(slot.vector for slot in slots), np.float32)
     parts = np.frombuffer(b"".join(slot.sentences or b"" for slot in slots), np.float16)
     if not (np.isfinite(whole).all() and np.isfinite(parts).all() and (np.abs(whole) < _LONG).all()):
-        raise ValueError("its vectors are not of length 1")
+        raise ValueError("its vectors hold numbers that are too large")
     if any(2 * len(slot.sentences or b"") % len(slot.vector) for slot in slots):
         raise ValueError("its sentences have vectors of another length")
 
