@@ -17,8 +17,8 @@ from trimem import ExplicitBank
 from trimem.server.app import ServerConfig, create_app
 from trimem.server.keys import Keys
 
-ANN, BOB, CEO, HR = (f"sk-{name}-0123456789abcdef" for name in ("ann", "bob", "ceo", "hr"))
-KEYS = Keys.of({ANN: "ann", BOB: "bob", CEO: "acme", HR: ("acme", "hr")})
+ANN, BOB, ACME, HR = (f"sk-{name}-0123456789abcdef" for name in ("ann", "bob", "acme", "hr"))
+KEYS = Keys.of({ANN: "ann", BOB: "bob", ACME: "acme", HR: ("acme", "hr")})
 
 Serve = Callable[..., AbstractContextManager[str]]
 

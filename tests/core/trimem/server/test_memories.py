@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.contracts.bank import BOAT, CAKE, PUMP
-from tests.core.trimem.server.conftest import CEO, HR
+from tests.core.trimem.server.conftest import ACME, HR
 from trimem import ExplicitBank
 
 TEXTS = [PUMP, BOAT, CAKE]
@@ -64,12 +64,12 @@ def test_what_to_forget_must_be_said(ann: openai.OpenAI) -> None:
 
 def test_a_key_opens_what_lies_below_its_namespace(address: str) -> None:
     with (
-        openai.OpenAI(base_url=f"{address}/v1", api_key=CEO) as ceo,
+        openai.OpenAI(base_url=f"{address}/v1", api_key=ACME) as acme,
         openai.OpenAI(base_url=f"{address}/v1", api_key=HR) as hr,
     ):
         remember(hr, texts=PUMP)
-        remember(ceo, texts=BOAT)
-        assert {one["text"] for one in search(ceo, "what?")} == {PUMP, BOAT}
+        remember(acme, texts=BOAT)
+        assert {one["text"] for one in search(acme, "what?")} == {PUMP, BOAT}
         assert {one["text"] for one in search(hr, "what?")} == {PUMP}
 
 
