@@ -106,6 +106,20 @@ class BankContract:
         assert seen("ab") == {CAKE}
         assert seen("A") == seen("b") == seen("a_") == seen("%") == set()
 
+    def test_what_others_remember_and_forget_changes_no_hit_and_no_score(self, bank: Bank) -> None:
+        """Such as by how rare a word is in the bank: a score would tell whether others use it."""
+        bank.remember([PUMP, BOAT, "The pump leaks."], namespace="a")
+
+        def hits() -> list[list[tuple[str, float]]]:
+            queries = ("the pump and the boat", "When does the boat leave?", "a leaking pomp")
+            return [[(hit.id, hit.score) for hit in bank.recall(query, 9, namespace="a")] for query in queries]
+
+        before = hits()
+        bank.remember([CAKE, *(f"{BOAT} {i}" for i in range(20))], namespace="b")
+        assert hits() == before
+        bank.forget(namespace="b")
+        assert hits() == before
+
     def test_the_same_key_in_two_namespaces_is_two_documents(self, bank: Bank) -> None:
         (one,) = bank.remember(PUMP, namespace="a", ids="x")
         (two,) = bank.remember(PUMP, namespace="b", ids="x")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from sqlalchemy import column, select, table
 
 from trimem.bench.bootstrap import mean_difference
 from trimem.bench.collections import Collection, Query, load
@@ -26,9 +27,10 @@ from trimem.lm.model import LanguageModel
 from trimem.progress import track
 from trimem.store.metadata import MetadataStore
 from trimem.store.reader import SearchReader
-from trimem.store.scope import format_path
+from trimem.store.schema import SEARCH_TABLE, SlotRow
+from trimem.store.scope import format_path, in_scope
 from trimem.store.vectors import SlotVectors
-from trimem.store.words import WordSearch, all_words
+from trimem.store.words import all_words
 from trimem.text.encoders import Encoder, as_encoder
 from trimem.types import Namespace
 
@@ -48,6 +50,7 @@ REREAD = 10
 """Slots that trimem_reread reads."""
 
 _RRF = 60  # Cormack, Clarke and Büttcher, 2009
+_INDEX = table(SEARCH_TABLE, column("rowid"), column(SEARCH_TABLE), column("rank"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,15 +221,20 @@ class PlainSearch:
         assert rows is not None  # every collection has texts
         self._vectors = SlotVectors(rows.vectors.shape[1], exact_slots=len(rows.ids))
         self._vectors.put(rows.ids, rows.paths, rows.vectors)
-        self._words = WordSearch(read=1 << 60, scored=1 << 60)  # all words, whatever it takes
 
     def by_words(self, query: str, namespace: Namespace) -> list[int]:
-        """Rank by SQLite's bm25()."""
+        """Rank by SQLite's bm25() of all words, whatever it takes."""
+        either = " OR ".join(f'"{word}"' for word in all_words(query))
+        statement = (
+            select(SlotRow.id)
+            .join(_INDEX, _INDEX.c.rowid == SlotRow.id)
+            .where(_INDEX.c[SEARCH_TABLE].op("MATCH", is_comparison=True)(f"text : ({either})"))
+            .where(*in_scope(namespace, None))
+            .order_by(_INDEX.c.rank)
+            .limit(RANKED)
+        )
         with self._reader.session() as session:
-            found = self._words.best(
-                session, all_words(query), namespace, None, RANKED, slots=len(self._vectors), inside=len(self._vectors)
-            )
-        return [row for row, _ in found]
+            return list(session.scalars(statement)) if either else []
 
     def by_vectors(self, query: str, namespace: Namespace) -> list[int]:
         """Rank by cosine."""

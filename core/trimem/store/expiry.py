@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime
 from threading import Lock
+from typing import TypeGuard
 
 from sqlalchemy import Connection, Engine, bindparam, event, literal, select
 from sqlalchemy.orm import ORMExecuteState, Session, SessionTransaction, with_loader_criteria
@@ -66,13 +67,16 @@ def _look(session: LivingSession, _: SessionTransaction, connection: Connection)
     session.hiding = connection.execute(_EXPIRED, {"now": session.now}).first() is not None
 
 
+def hides(session: Session) -> TypeGuard[LivingSession]:
+    """Return whether anything has expired that the session does not show."""
+    session.connection()  # begins the transaction
+    return isinstance(session, LivingSession) and session.hiding
+
+
 @event.listens_for(LivingSession, "do_orm_execute")
 def _hide(state: ORMExecuteState) -> None:
     session = state.session
-    if not isinstance(session, LivingSession) or not state.is_select or state.is_column_load:
-        return
-    session.connection()  # begins the transaction
-    if session.hiding:
+    if state.is_select and not state.is_column_load and hides(session):
         # Not "or is null", for which SQLite would read the index of expiries instead of one that finds what is asked.
         gone = select(_slots.c.document_id).where(_slots.c.expires_at <= session.now)
         state.statement = state.statement.options(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sqlalchemy import Engine, Select, func, select
 from sqlalchemy.orm import Session, aliased, contains_eager, load_only
 
-from trimem.store.expiry import LivingSession
+from trimem.store.expiry import LivingSession, hides
 from trimem.store.schema import ChangeRow, DocumentRow, SlotRow
 from trimem.store.scope import MOMENT, Where, in_scope, parse_path
 from trimem.store.vector_codec import RowVectors, WholeVectors
@@ -176,8 +176,7 @@ class SearchReader:
 
     def expired(self, session: Session) -> NDArray[np.int64] | None:
         """Return the row ids of slots that have expired and are not erased yet; None where there are none."""
-        session.connection()  # begins the transaction
-        if not isinstance(session, LivingSession) or not session.hiding:
+        if not hides(session):
             return None
         rows = select(_slots.c.id).where(_slots.c.expires_at <= session.now)
         return np.fromiter(session.connection().scalars(rows), np.int64)

@@ -99,8 +99,7 @@ class HybridSearch:
                 rows = self._candidates(session, held, terms, vector, max(CANDIDATES, k), namespace, where, min_trust)
                 if not left or self._vectors.in_step(held, moment):
                     candidates = self._reader.candidates(session, rows, namespace, where, min_trust)
-                    counts = self._words.counts(session, terms, len(held))
-                    asked = QueryWords({word: rarity(count, len(held)) for word, count in counts.items()})
+                    asked = self._asked(session, terms, namespace, held.count(format_path(namespace)))
                     return self._best(session, asked, vector, candidates, k)
         return []
 
@@ -139,12 +138,17 @@ class HybridSearch:
         allowed = self._reader.rows(session, namespace, where, min_trust) if where or min_trust > 0 else None
         expired = self._reader.expired(session) if allowed is None else None
         near = self._nearest(session, held, vector, most, path, allowed, expired)
+        slots = held.count(path)
         if allowed is not None and len(allowed) <= FEW:
-            return {*near.tolist(), *self._said_among(session, terms, allowed, most, len(held))}
-        said = self._words.best(
-            session, terms, namespace, where, most, slots=len(held), inside=held.count(path), min_trust=min_trust
-        )
-        return {*near.tolist(), *(row for row, _ in said)}
+            said = self._said_among(session, self._asked(session, terms, namespace, slots), allowed, most)
+        else:
+            said = self._words.best(session, terms, namespace, where, most, slots=slots, min_trust=min_trust)
+        return {*near.tolist(), *said}
+
+    def _asked(self, session: Session, terms: list[str], namespace: Namespace, slots: int) -> QueryWords:
+        """Return the words of a query, each by its rarity in the namespace."""
+        counts = self._words.counts(session, terms, namespace, slots)
+        return QueryWords({word: rarity(count, slots) for word, count in counts.items()})
 
     def _nearest(
         self,
@@ -166,13 +170,9 @@ class HybridSearch:
         best = np.argsort(-(rows.vectors @ vector), kind="stable")[:most]
         return np.array(rows.ids, np.int64)[best]
 
-    def _said_among(
-        self, session: Session, terms: list[str], rows: NDArray[np.int64], most: int, slots: int
-    ) -> list[int]:
+    def _said_among(self, session: Session, asked: QueryWords, rows: NDArray[np.int64], most: int) -> list[int]:
         """Return which of a few slots share words with a query, best first; all of them are read."""
         there = [one for some in in_batches(rows.tolist()) for one in self._reader.texts_of(session, some)]
-        counts = self._words.counts(session, terms, slots)
-        asked = QueryWords({word: rarity(count, slots) for word, count in counts.items()})
         judged = asked.words([asked.find(one.text) for one in there], [len(one.text) for one in there])
         best = np.argsort(-judged, kind="stable")[:most]
         return [there[i].row for i in best if judged[i] > 0]

@@ -1,31 +1,30 @@
 """Finding slots by words in the full-text index, without reading what every text has in common.
 
-SQLite's bm25() reads, for each word of a query, every slot that has it, and scores every slot that has any.
-In a large bank a few words such as "the" would make that all slots there are. So words are taken from
-the rarest on, as many as can be read in a few milliseconds; what is found is scored anew by all words
-(:mod:`trimem.store.fusion`).
+SQLite's bm25() scores every slot that has any word of a query, which with a few words such as "the" is all slots
+there are. So words are taken from the rarest on, as many as can be read in a few milliseconds; what is found is scored
+anew by all words (:mod:`trimem.store.fusion`).
 """
 
 from __future__ import annotations
 
 import math
 import re
+from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Sequence
+from itertools import accumulate
 from threading import Lock
 
-from sqlalchemy import Select, column, func, select, table
+from sqlalchemy import Select, bindparam, column, func, select, table
 from sqlalchemy.orm import Session
 
+from trimem.store.expiry import hides
 from trimem.store.schema import SEARCH_TABLE, SlotRow
 from trimem.store.scope import Where, in_scope, scope_word
 from trimem.types import Namespace
 
-READ = 100_000
-"""About how many entries of the index one query may read: 3 ms."""
-
 SCORED = 2_000
-"""About how many slots it may score: 5 ms."""
+"""About how many entries of the index one query may score: 5 ms."""
 
 MOST = 512
 """Different words of a query that are looked for: encoders read no more of it either."""
@@ -42,26 +41,29 @@ FUNCTION_WORDS = frozenset(_FUNCTION_WORDS.split())
 """What questions and statements share whatever they are about."""
 
 _WIDER = 8  # how many times more, where a filter leaves too few
-_KEPT = 100_000  # words whose number of slots is remembered
-_STALE = 1.25  # growth of the bank from which on it is counted again
+_KEPT = 100_000  # words of namespaces whose number of slots is remembered
+_STALE = 1.25  # growth of the namespace from which on it is counted again
 _WORD = re.compile(r"\w+")
 
-_INDEX = table(SEARCH_TABLE, column("rowid"), column(SEARCH_TABLE), column("rank"))
+_INDEX = table(SEARCH_TABLE, column("rowid"), column(SEARCH_TABLE))
+_MATCHES = _INDEX.c[SEARCH_TABLE].op("MATCH", is_comparison=True)(bindparam("match"))
+_COUNT = select(func.count()).select_from(_INDEX).where(_MATCHES)
 
 
 class WordSearch:
     """Search in the full-text index of one bank.
 
+    What is found in a namespace, and in which order, depends on nothing outside it: SQLite's bm25() counts how rare
+    a word is over all tenants at once, which would tell one whether others use it.
+
     Args:
-        read: About how many entries of the index one query may read.
-        scored: About how many slots it may score.
+        scored: About how many slots one query may score.
     """
 
-    def __init__(self, read: int = READ, scored: int = SCORED) -> None:
-        self._read = read
+    def __init__(self, scored: int = SCORED) -> None:
         self._scored = scored
         self._lock = Lock()
-        self._counts: OrderedDict[str, tuple[int, int]] = OrderedDict()  # slots with the word, slots in all
+        self._counts: OrderedDict[tuple[Namespace, str], tuple[int, int]] = OrderedDict()  # with the word, in all
 
     def best(
         self,
@@ -72,13 +74,12 @@ class WordSearch:
         limit: int,
         *,
         slots: int,
-        inside: int,
         min_trust: float = 0.0,
-    ) -> list[tuple[int, float]]:
-        """Return row ids and BM25 of slots in scope that share words with a query, best first.
+    ) -> list[int]:
+        """Return the row ids of slots in scope that share words with a query, best first.
 
-        Words match in any form that the Porter stemmer takes for the same. How rare a word is, is
-        counted over the whole bank. Namespace and filter run before the choice of the best.
+        They are ordered by the summed rarity of the words they share; equals, the last first. Words match in any form
+        that the Porter stemmer takes for the same. Namespace and filter run before the choice of the best.
 
         Args:
             session: To read with.
@@ -86,55 +87,42 @@ class WordSearch:
             namespace: Where to look, and below.
             where: Filter on metadata.
             limit: How many at most.
-            slots: About how many slots the bank has.
-            inside: About how many of them lie in the namespace.
+            slots: About how many slots lie in the namespace.
             min_trust: The least trust of a slot.
         """
-        counts = {word: count for word, count in self.counts(session, terms, slots).items() if count}
+        counts = {word: count for word, count in self.counts(session, terms, namespace, slots).items() if count}
         rarest = sorted(counts, key=lambda word: counts[word])
-        share = inside / max(slots, 1)
-        taken, allowance = 0, 1
-        found: list[tuple[int, float]] = []
-        while taken < len(rarest):
-            now = self._affordable([counts[word] for word in rarest], share, allowance)
-            allowance *= _WIDER
-            if now == taken:
-                continue
-            if found and counts[rarest[now - 1]] * 4 > slots:
+        having = _having(session, namespace, where, min_trust)
+        score: dict[int, float] = {}
+        looked, most = 0, self._scored
+        while looked < len(rarest):
+            taken = _affordable([counts[word] for word in rarest], most)
+            if taken > looked and score and counts[rarest[taken - 1]] * 4 > slots:
                 break  # what so many share tells little of what is looked for
-            taken = now
-            found = [
-                (row, -float(rank))
-                for row, rank in session.execute(_statement(rarest[:taken], namespace, where, limit, share, min_trust))
-            ]
-            if len(found) >= limit:
+            for word in rarest[looked:taken]:
+                told = rarity(counts[word], slots)
+                for row in session.scalars(having, {"match": _match(word, namespace), "most": most}):
+                    score[row] = score.get(row, 0.0) + told
+            if len(score) >= limit:
                 break
-        return found
+            looked, most = taken, most * _WIDER
+        return sorted(score, key=lambda row: (-score[row], -row))[:limit]
 
-    def counts(self, session: Session, terms: Sequence[str], slots: int) -> dict[str, int]:
-        """Return in how many slots of the bank each word stands, as of when the bank was about as large."""
+    def counts(self, session: Session, terms: Sequence[str], namespace: Namespace, slots: int) -> dict[str, int]:
+        """Return in how many slots of a namespace each word stands, as of when the namespace was about as large."""
         found: dict[str, int] = {}
         for word in terms:
             with self._lock:
-                known = self._counts.get(word)
+                known = self._counts.get((namespace, word))
             if known is None or not slots <= known[1] * _STALE:
-                statement = select(func.count()).select_from(_INDEX).where(_match(_either([word])))
-                known = session.scalars(statement).one(), max(slots, 1)
+                count = session.scalars(_COUNT, {"match": _match(word, namespace)}).one()
+                known = count, max(slots, 1)
                 with self._lock:
-                    self._counts[word] = known
+                    self._counts[namespace, word] = known
                     while len(self._counts) > _KEPT:
                         self._counts.popitem(last=False)
             found[word] = known[0]
         return found
-
-    def _affordable(self, counts: Sequence[int], share: float, allowance: int) -> int:
-        """Return how many of the words, the rarest first, may be looked for; at least one."""
-        total = 0
-        for i, count in enumerate(counts):
-            total += count
-            if i and (total > self._read * allowance or total * share > self._scored * allowance):
-                return i
-        return len(counts)
 
 
 def words(query: str) -> list[str]:
@@ -161,25 +149,22 @@ def rarity(count: int, slots: int) -> float:
     return math.log(1 + (max(slots - count, 0) + 0.5) / (count + 0.5))
 
 
-def _statement(
-    terms: Sequence[str], namespace: Namespace, where: Where | None, limit: int, share: float, min_trust: float
-) -> Select[int, float]:
-    match = _either(terms)
-    if share < 0.5:
-        match = f'scope : "{scope_word(namespace)}" AND {match}'
-    statement = (
-        select(SlotRow.id, _INDEX.c.rank)
-        .join(_INDEX, _INDEX.c.rowid == SlotRow.id)
-        .where(_match(match), *in_scope(namespace, where, min_trust))
-        .order_by(_INDEX.c.rank)
-        .limit(limit)
-    )
-    return statement.join(SlotRow.document) if where else statement
+def _affordable(counts: Sequence[int], most: int) -> int:
+    """Return how many of the words, the rarest first, may be looked for; at least one."""
+    return max(1, bisect_right(list(accumulate(counts)), most))
 
 
-def _either(terms: Sequence[str]) -> str:
-    return "text : (" + " OR ".join(f'"{word}"' for word in terms) + ")"
+def _having(session: Session, namespace: Namespace, where: Where | None, min_trust: float) -> Select[int]:
+    """Return the statement that reads which slots in scope match: ``most`` of them, the last first."""
+    some = select(_INDEX.c.rowid)
+    if where or min_trust > 0 or hides(session):  # what the index does not know
+        some = (
+            select(SlotRow.id).join(_INDEX, _INDEX.c.rowid == SlotRow.id).where(*in_scope(namespace, where, min_trust))
+        )
+        some = some.join(SlotRow.document) if where else some
+    return some.where(_MATCHES).order_by(_INDEX.c.rowid.desc()).limit(bindparam("most"))
 
 
-def _match(match: str):  # type: ignore[no-untyped-def]
-    return _INDEX.c[SEARCH_TABLE].op("MATCH")(match)
+def _match(word: str, namespace: Namespace) -> str:
+    scope = f'scope : "{scope_word(namespace)}" AND ' if namespace else ""
+    return f'{scope}text : "{word}"'

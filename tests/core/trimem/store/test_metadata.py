@@ -44,8 +44,7 @@ def document(key: str, *texts: str, **metadata: object) -> tuple[Document, list[
 def said(store: MetadataStore, query: str) -> list[str]:
     """Return the slots under ``a`` that words alone find, best first."""
     with store.reader.session() as session:
-        found = WordSearch().best(session, words(query), ("a",), None, 9, slots=10, inside=10)
-        rows = [row for row, _ in found]
+        rows = WordSearch().best(session, words(query), ("a",), None, 9, slots=10)
         by_row = {
             candidate.row: candidate.slot_id for candidate in store.reader.candidates(session, rows, ("a",), None)
         }

@@ -188,16 +188,36 @@ def test_a_tenants_rare_word_is_found_among_the_common_words_of_others(
     monkeypatch.setattr(words, "FUNCTION_WORDS", frozenset())
     store.put(("big",), [document(f"d{i}", [f"engine tuesday w{i}"]) for i in range(400)])
     store.put(("small",), [document("e", ["the engine of a boat"]), document("f", ["almond cake"])])
-    tight = WordSearch(read=100, scored=10)
+    tight = WordSearch(scored=10)
     with store.reader.session() as session:
-        asked = {"slots": 402, "limit": 5}
-        small = tight.best(session, ["tuesday", "engine"], ("small",), None, inside=2, **asked)
-        big = tight.best(session, ["engine", "w7"], ("big",), None, inside=400, **asked)
-        none = tight.best(session, ["w7"], ("small",), None, inside=2, **asked)
+        small = tight.best(session, ["tuesday", "engine"], ("small",), None, limit=5, slots=2)
+        big = tight.best(session, ["engine", "w7"], ("big",), None, limit=5, slots=400)
+        none = tight.best(session, ["w7"], ("small",), None, limit=5, slots=2)
         rows = {c.slot_id: c.row for c in store.reader.candidates(session, range(1, 500), ("small",), None)}
-    assert [row for row, _ in small] == [rows["e-0"]]
-    assert len(big) >= 1
+        texts = {c.row: c.text for c in store.reader.candidates(session, big, ("big",), None)}
+    assert small == [rows["e-0"]]
+    assert texts[big[0]] == "engine tuesday w7"
     assert none == []
+
+
+def test_what_other_tenants_store_changes_no_hit_and_no_score(store: MetadataStore, search: HybridSearch) -> None:
+    """Nor which words are looked for, nor which slots become candidates."""
+    store.put(("a",), [document(f"d{i}", [f"pump engine w{i % 7} w{i}"]) for i in range(100)])
+    store.put(("a", "b"), [document("e", ["the boat"])])
+    queries = ("pump w3", "engine w50 boat", "boat", "w1 w2 w3 w4")
+
+    def hits() -> list[list[tuple[str, float]]]:
+        return [
+            [(hit.id, hit.score) for hit in search(query, vector_of(query), 9, ("a",), where)]
+            for query in queries
+            for where in (None, {"n": 1}, {"n": {"$ne": 1}})
+        ]
+
+    before = hits()
+    store.put(("ab",), [document(f"x{i}", [f"pump boat boat w3 {'w50 ' * 9}" * (1 + i % 3)]) for i in range(300)])
+    assert hits() == before
+    store.delete(("ab",), None, None)
+    assert hits() == before
 
 
 def test_of_a_book_the_first_words_are_looked_for() -> None:
@@ -208,9 +228,9 @@ def test_of_a_book_the_first_words_are_looked_for() -> None:
 def test_words_that_cost_too_much_are_left_out_while_others_find_enough(store: MetadataStore) -> None:
     store.put(("a",), [document(f"d{i}", [f"engine w{i % 10}"]) for i in range(200)])
     with store.reader.session() as session:
-        found = WordSearch(read=30, scored=30).best(session, ["engine", "w3"], ("a",), None, 20, slots=200, inside=200)
-        texts = {c.row: c.text for c in store.reader.candidates(session, [row for row, _ in found], ("a",), None)}
-    assert {texts[row] for row, _ in found} == {"engine w3"}
+        found = WordSearch(scored=30).best(session, ["engine", "w3"], ("a",), None, 20, slots=200)
+        texts = {c.row: c.text for c in store.reader.candidates(session, found, ("a",), None)}
+    assert {texts[row] for row in found} == {"engine w3"}
     assert len(found) == 20
 
 
