@@ -20,16 +20,17 @@ ROOT = Path(__file__).parent.parent
 CORE = ROOT / "core" / "trimem"
 
 # Which rooms a room may import from; each is a folder or file directly under core/trimem.
-LEAVES = {"errors", "checks", "types", "progress", "versioned", "drawing", "tracing"}
+LEAVES = {"errors", "checks", "types", "reports", "progress", "versioned", "drawing", "tracing"}
 FOUNDATION = LEAVES | {"text", "lm", "store"}
 ALLOWED = {
     "errors": set[str](),
     "checks": {"errors"},
     "types": {"errors", "checks"},
+    "reports": {"types"},
     "progress": set[str](),
     "versioned": {"errors"},
     "drawing": {"errors"},
-    "tracing": {"types"},
+    "tracing": {"types", "reports"},
     "text": LEAVES,
     "lm": LEAVES,
     "store": LEAVES,
@@ -39,7 +40,7 @@ ALLOWED = {
     "resonance": FOUNDATION | {"bank", "banks", "console"},
     "transit": FOUNDATION | {"bank", "banks", "console"},
     "chat": FOUNDATION | {"bank", "explicit"},
-    "console": {"errors", "types"},
+    "console": {"errors", "checks", "types", "reports"},
     "cli_sync": FOUNDATION | {"bank", "explicit", "console"},
     "server": FOUNDATION | {"bank", "explicit", "console"},
     "bench": FOUNDATION | {"bank", "banks", "explicit", "resonance", "transit", "console"},

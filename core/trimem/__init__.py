@@ -31,29 +31,22 @@ from trimem.errors import (
     UnreadableFileError,
     UnsupportedModelError,
 )
-from trimem.types import (
-    Answer,
+from trimem.reports import (
     BankStats,
     CacheStats,
-    Citation,
     CompactReport,
     ErasureReceipt,
     EvictionReport,
     ExportReport,
-    Hit,
     ImportReport,
     IntegrityReport,
-    Item,
     Problem,
     RecompileReport,
     RepairReport,
-    Slot,
-    StoredText,
     SyncReport,
-    Timings,
-    Turn,
     Unreadable,
 )
+from trimem.types import Answer, Citation, Hit, Item, Slot, StoredText, Timings, Turn
 
 if TYPE_CHECKING:
     from trimem.bank import Bank

@@ -10,7 +10,8 @@ from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from trimem.types import BankStats, ErasureReceipt, EvictionReport, Hit, Metadata, SlotId, StoredText, Turn
+from trimem.reports import BankStats, ErasureReceipt, EvictionReport
+from trimem.types import Hit, Metadata, SlotId, StoredText, Turn
 
 if TYPE_CHECKING:
     from trimem.lm.model import LanguageModel

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 import reprlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
 
-from trimem.errors import InvalidInputError
+from trimem.errors import InvalidInputError, InvalidNamespaceError
 
 T = TypeVar("T")
 
+MOST_HITS = 2**31 - 1
+"""That can be asked for at once; a search multiplies it, and SQLite counts to 2**63."""
+
+_LONGEST = timedelta(days=100_000)  # what is added to now must be a date
 _LONGEST_NUMBER = 4000  # bits: Python refuses to write numbers of more than 4300 digits
 
 
@@ -114,3 +119,125 @@ def _members(value: object) -> Iterable[object]:
     if isinstance(value, Mapping):
         return value.values()
     return value if isinstance(value, list | tuple | set | frozenset) else ()
+
+
+def as_namespace(namespace: str | Sequence[str]) -> tuple[str, ...]:
+    """Check a namespace and return it as a tuple; a plain string is a tuple of one.
+
+    A namespace is a path of tenants: what is remembered under ``("acme", "hr")`` is read by
+    ``("acme", "hr")`` and by ``("acme",)``, and by nobody else.
+
+    Raises:
+        InvalidNamespaceError: It is empty, or a part is no string, empty, or holds ``/`` or a
+            control character.
+    """
+    if not isinstance(namespace, Iterable):
+        raise InvalidNamespaceError(f"a namespace is a string or several, got {type(namespace).__name__}")
+    parts = (namespace,) if isinstance(namespace, str) else tuple(namespace)
+    for part in parts:
+        if not isinstance(part, str) or not part or "/" in part or not part.isprintable():
+            raise InvalidNamespaceError(
+                f"a namespace is one or more non-empty strings of printable characters without '/', "
+                f'got {shown(namespace)}; write ("acme", "hr") for what the command line calls acme/hr'
+            )
+    if not parts:
+        raise InvalidNamespaceError("a namespace is required and must not be empty: it says whose memory is meant")
+    return parts
+
+
+def check_text(text: object, what: str) -> str:
+    """Return ``text``, which is to be stored or searched for.
+
+    Args:
+        text: What was given.
+        what: What it is, for the message.
+
+    Raises:
+        InvalidInputError: It is no string, empty, or not made of whole characters.
+    """
+    if not isinstance(text, str) or not text.strip():
+        raise InvalidInputError(f"{what} must be a string that is not empty, got {shown(text)}")
+    return check_characters(text, what)
+
+
+def check_characters(text: str, what: str) -> str:
+    """Return ``text``, which may be empty.
+
+    Args:
+        text: What was given.
+        what: What it is, for the message.
+
+    Raises:
+        InvalidInputError: It is no string, or holds an unpaired surrogate, which no file, database or tokenizer takes.
+    """
+    if not isinstance(text, str):
+        raise InvalidInputError(f"{what} must be a string, got {shown(text)}")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidInputError(
+            f"{what} holds an unpaired surrogate at character {error.start}, which is half of a character: decode it "
+            "from its bytes again, or replace it"
+        ) from error
+    return text
+
+
+def check_history(history: Sequence[Mapping[str, str]]) -> Sequence[Mapping[str, str]]:
+    """Return ``history``, what was said before a question.
+
+    Raises:
+        InvalidInputError: It is no list of messages of a user and an assistant.
+    """
+    if not isinstance(history, Sequence) or not all(map(_is_message, history)):
+        raise InvalidInputError(
+            'history is a list of {"role": "user", "content": ...} and {"role": "assistant", "content": ...}, oldest '
+            f"first, without the question itself; got {shown(history)}"
+        )
+    for message in history:
+        check_characters(message["content"], "what was said before")
+    return history
+
+
+def _is_message(message: object) -> bool:
+    return (
+        isinstance(message, Mapping)
+        and message.get("role") in ("user", "assistant")
+        and isinstance(message.get("content"), str)
+    )
+
+
+def check_k(k: int) -> int:
+    """Return ``k``, the number of hits asked for.
+
+    Raises:
+        InvalidInputError: It is not a whole number of at least 1, or more than :data:`MOST_HITS`.
+    """
+    if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= MOST_HITS:
+        raise InvalidInputError(
+            f"k is the number of hits to return, at least 1 and at most {MOST_HITS:,}; got {shown(k)}"
+        )
+    return k
+
+
+def check_ttl(ttl: timedelta | None) -> timedelta | None:
+    """Return ``ttl``, how long something is to be held; None is for ever.
+
+    Raises:
+        InvalidInputError: It is no timedelta, not longer than none, or longer than a hundred thousand days.
+    """
+    if ttl is None or (isinstance(ttl, timedelta) and timedelta(0) < ttl <= _LONGEST):
+        return ttl
+    raise InvalidInputError(
+        f"ttl is a timedelta longer than none and of at most {_LONGEST.days:,} days, or None for ever; got {shown(ttl)}"
+    )
+
+
+def check_trust(trust: float, what: str) -> float:
+    """Return ``trust``, how far something is to be trusted.
+
+    Raises:
+        InvalidInputError: It is no number from 0 to 1.
+    """
+    if isinstance(trust, bool) or not isinstance(trust, int | float) or not 0 <= trust <= 1:
+        raise InvalidInputError(f"{what} is a number from 0, not at all, to 1, fully; got {shown(trust)}")
+    return float(trust)

@@ -19,6 +19,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from trimem.bench.commands import bench
+from trimem.checks import as_namespace
 from trimem.cli_banks import MechanismOption, open_bank
 from trimem.cli_moving import export, import_, recompile
 from trimem.cli_sync import sync
@@ -43,7 +44,7 @@ from trimem.errors import InvalidInputError
 from trimem.resonance.commands import hear
 from trimem.server.command import serve
 from trimem.transit.commands import transit
-from trimem.types import Answer, Citation, Hit, as_namespace
+from trimem.types import Answer, Citation, Hit
 
 if TYPE_CHECKING:
     from trimem.explicit.bank import ExplicitBank

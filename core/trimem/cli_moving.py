@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
+from trimem.checks import as_namespace
 from trimem.console import BankOption, JsonOption, errors_said, out, print_json, quiet
-from trimem.types import as_namespace
 
 
 @errors_said

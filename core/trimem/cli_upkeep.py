@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from trimem.cli_banks import open_bank
 from trimem.console import BankOption, JsonOption, MaxSlotsOption, ModelOption, err, errors_said, out, print_json, quiet
-from trimem.types import Problem
+from trimem.reports import Problem
 
 
 @errors_said

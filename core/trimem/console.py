@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from trimem.errors import InvalidInputError, TrimemError
-from trimem.types import Unreadable
+from trimem.reports import Unreadable
 
 P = ParamSpec("P")
 R = TypeVar("R")

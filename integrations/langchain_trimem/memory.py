@@ -11,10 +11,11 @@ from langchain_core.messages import BaseMessage, HumanMessage
 from pydantic import Field
 
 from langchain_trimem._banks import HoldsBank, documents
+from trimem.checks import as_namespace
 from trimem.errors import InvalidInputError
 from trimem.store.database import utc_now
 from trimem.text.quoting import quoted
-from trimem.types import Hit, Namespace, Turn, as_namespace
+from trimem.types import Hit, Namespace, Turn
 
 try:
     from langchain_classic.base_memory import BaseMemory

@@ -14,10 +14,11 @@ from langgraph.runtime import Runtime
 
 from trimem.bank import Bank
 from trimem.banks.slot_bank import SlotBank
+from trimem.checks import as_namespace, check_k
 from trimem.errors import InvalidInputError, InvalidNamespaceError
 from trimem.store.database import utc_now
 from trimem.text.quoting import quoted
-from trimem.types import Hit, Namespace, Turn, as_namespace, check_k
+from trimem.types import Hit, Namespace, Turn
 
 Speaker: TypeAlias = Literal["user", "assistant"]
 

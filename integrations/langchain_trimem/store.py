@@ -34,9 +34,10 @@ from langgraph.store.base import (
 from trimem.banks.items import Items, NewItem
 from trimem.banks.slot_bank import SlotBank
 from trimem.errors import InvalidInputError
+from trimem.reports import ErasureReceipt
 from trimem.text.encoders import Embeddings, Encoder
-from trimem.types import ErasureReceipt, Namespace
 from trimem.types import Item as Stored
+from trimem.types import Namespace
 
 NAMESPACE = "store"
 """Stands in a bank before the namespaces of a store, unless another is given."""

@@ -12,9 +12,10 @@ from pydantic import BaseModel, Field
 
 from langchain_trimem._banks import documents
 from trimem.bank import Bank
+from trimem.checks import check_k
 from trimem.errors import InvalidInputError, InvalidNamespaceError
 from trimem.text.quoting import quoted
-from trimem.types import Hit, Metadata, check_k
+from trimem.types import Hit, Metadata
 
 Scope: TypeAlias = str | Sequence[str] | Callable[[], str | Sequence[str]]
 """A namespace, or what tells it at each call: from the context of a run, say."""

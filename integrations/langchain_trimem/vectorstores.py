@@ -14,8 +14,9 @@ from langchain_core.vectorstores import VectorStore
 from trimem import ExplicitBank, LanguageModel
 from trimem.bank import Bank
 from trimem.banks.documents import text_key
+from trimem.checks import as_namespace
 from trimem.errors import InvalidInputError
-from trimem.types import Hit, StoredText, as_namespace
+from trimem.types import Hit, StoredText
 
 
 class TrimemVectorStore(VectorStore):

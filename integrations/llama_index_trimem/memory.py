@@ -17,9 +17,11 @@ from llama_index_trimem._messages import asked, beyond, remembered, with_notes
 from trimem.bank import Bank
 from trimem.banks.items import Items, NewItem
 from trimem.banks.slot_bank import SlotBank
+from trimem.checks import as_namespace
 from trimem.errors import InvalidInputError
+from trimem.reports import ErasureReceipt
 from trimem.text.quoting import HEADER, quoted
-from trimem.types import ErasureReceipt, Namespace, as_namespace
+from trimem.types import Namespace
 
 EVERYTHING = 2**31
 """More messages than a session has."""

@@ -14,8 +14,9 @@ from llama_index.core.vector_stores import MetadataFilters
 import trimem
 from llama_index_trimem.filters import as_where
 from trimem.bank import Bank
+from trimem.checks import as_namespace, check_k
 from trimem.errors import InvalidInputError
-from trimem.types import Hit, as_namespace, check_k
+from trimem.types import Hit
 
 
 class BankRetriever(BaseRetriever):

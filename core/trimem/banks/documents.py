@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TypeAlias
 
-from trimem.checks import check_nesting, several
+from trimem.checks import check_nesting, check_text, check_trust, check_ttl, several
 from trimem.errors import InvalidInputError
 from trimem.store.rows import Document, Terms, hash_text
 from trimem.text.chunking import Chunk
-from trimem.types import Metadata, Namespace, SlotId, Turn, check_text, check_trust, check_ttl
+from trimem.types import Metadata, Namespace, SlotId, Turn
 
 DEEPEST = 100
 """How many objects and lists metadata has within one another at most: SQLite and json go on for some hundreds."""

@@ -17,7 +17,9 @@ from trimem.banks.documents import check_metadata, slot_id
 from trimem.banks.folder import DATABASE, bank_folder
 from trimem.banks.identity import check_encoder
 from trimem.banks.writer import encode
+from trimem.checks import as_namespace, check_characters, check_text
 from trimem.errors import InvalidInputError
+from trimem.reports import ErasureReceipt
 from trimem.store import upkeep
 from trimem.store.database import utc_now
 from trimem.store.items import ItemKey, ItemRows
@@ -28,17 +30,7 @@ from trimem.store.schema import ITEMS
 from trimem.store.search import HybridSearch
 from trimem.text.chunking import Chunk, Chunker
 from trimem.text.encoders import Embeddings, Encoder, as_encoder
-from trimem.types import (
-    ErasureReceipt,
-    Hit,
-    Item,
-    Metadata,
-    Namespace,
-    SlotId,
-    as_namespace,
-    check_characters,
-    check_text,
-)
+from trimem.types import Hit, Item, Metadata, Namespace, SlotId
 
 CHARACTERS = 512
 """Most characters of one slot: about what an encoder reads of a text."""

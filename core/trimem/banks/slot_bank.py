@@ -23,8 +23,19 @@ from trimem.banks.identity import check_config, check_encoder, check_mechanism, 
 from trimem.banks.items import Items
 from trimem.banks.recompiling import recompiled
 from trimem.banks.twins import Twins, check_cosine, without_twins
-from trimem.checks import as_path
+from trimem.checks import as_namespace, as_path, check_k, check_text, check_trust, check_ttl
 from trimem.errors import BankBusyError, DiskError, InvalidInputError
+from trimem.reports import (
+    BankStats,
+    CompactReport,
+    ErasureReceipt,
+    EvictionReport,
+    ExportReport,
+    ImportReport,
+    IntegrityReport,
+    RecompileReport,
+    RepairReport,
+)
 from trimem.store import integrity, upkeep
 from trimem.store.capacity import HALF_LIFE, Capacity
 from trimem.store.exporting import export_bank
@@ -36,27 +47,7 @@ from trimem.store.tensors import Swept
 from trimem.store.uses import Uses
 from trimem.text.encoders import Embeddings, Encoder, as_encoder
 from trimem.tracing import traced
-from trimem.types import (
-    BankStats,
-    CompactReport,
-    ErasureReceipt,
-    EvictionReport,
-    ExportReport,
-    Hit,
-    ImportReport,
-    IntegrityReport,
-    Metadata,
-    Namespace,
-    RecompileReport,
-    RepairReport,
-    SlotId,
-    StoredText,
-    as_namespace,
-    check_k,
-    check_text,
-    check_trust,
-    check_ttl,
-)
+from trimem.types import Hit, Metadata, Namespace, SlotId, StoredText
 
 H = TypeVar("H", bound=Hit)
 

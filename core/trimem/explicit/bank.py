@@ -14,7 +14,7 @@ from typing import Any, Literal, overload
 
 from trimem import tracing
 from trimem.banks.identity import check_model
-from trimem.checks import several, shown, whole
+from trimem.checks import MOST_HITS, check_characters, check_history, check_k, check_text, several, shown, whole
 from trimem.errors import (
     ContextLengthError,
     CorruptTensorError,
@@ -36,18 +36,7 @@ from trimem.lm.generate import check_new_tokens
 from trimem.lm.model import LanguageModel
 from trimem.store.fusion import reread
 from trimem.text import following
-from trimem.types import (
-    MOST_HITS,
-    Answer,
-    Hit,
-    Message,
-    SlotId,
-    Turn,
-    check_characters,
-    check_history,
-    check_k,
-    check_text,
-)
+from trimem.types import Answer, Hit, Message, SlotId, Turn
 
 _logger = logging.getLogger(__name__)
 _LEAST = 1e-30  # attention that counts as some, for its logarithm

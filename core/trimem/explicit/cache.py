@@ -8,7 +8,8 @@ from threading import Lock
 
 from trimem.errors import InvalidInputError
 from trimem.explicit.record import Record
-from trimem.types import CacheStats, SlotId
+from trimem.reports import CacheStats
+from trimem.types import SlotId
 
 
 class RecordCache:

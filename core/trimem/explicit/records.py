@@ -13,9 +13,10 @@ from trimem.explicit.codec import Codec, FittedCodec, codec
 from trimem.explicit.compiler import Compiler
 from trimem.explicit.product_quantization import ProductQuantization
 from trimem.explicit.record import Record, rows
+from trimem.reports import CacheStats
 from trimem.store.metadata import MetadataStore
 from trimem.store.tensors import StagedShard
-from trimem.types import CacheStats, SlotId
+from trimem.types import SlotId
 
 CODEBOOK = "codebook"
 """Under which name the codebooks of product quantisation lie beside the records."""

@@ -12,7 +12,7 @@ from typing import Self
 from trimem.banks.identity import check_model
 from trimem.banks.slot_bank import SlotBank
 from trimem.banks.writer import Writer
-from trimem.checks import several
+from trimem.checks import as_namespace, several
 from trimem.errors import FingerprintMismatch, SlotNotFoundError
 from trimem.explicit.background import Background
 from trimem.explicit.cache import RecordCache
@@ -24,13 +24,14 @@ from trimem.explicit.sync import sync
 from trimem.lm.load import load_model
 from trimem.lm.model import LanguageModel
 from trimem.progress import track
+from trimem.reports import BankStats, SyncReport
 from trimem.store.capacity import Capacity
 from trimem.store.metadata import Document, utc_now
 from trimem.store.schema import BankRow
 from trimem.store.tensors import StagedShard
 from trimem.text.encoders import Embeddings, Encoder, as_encoder
 from trimem.text.readers import MAX_BYTES
-from trimem.types import BankStats, Hit, Namespace, SlotId, SyncReport, as_namespace
+from trimem.types import Hit, Namespace, SlotId
 
 CACHE_BYTES = 256 << 20
 

@@ -16,10 +16,11 @@ from trimem.bank import Bank
 from trimem.banks.turn import turn
 from trimem.errors import InvalidInputError, UnreadableFileError
 from trimem.progress import track
+from trimem.reports import SyncReport, Unreadable
 from trimem.store.metadata import Document, MetadataStore
 from trimem.text.folders import Listing, list_folder
 from trimem.text.readers import not_listed, read_bytes, source, to_text, unreadable
-from trimem.types import Namespace, SyncReport, Unreadable
+from trimem.types import Namespace
 
 LOCK = "sync.lock"
 BATCH = 200_000

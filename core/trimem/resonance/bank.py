@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from trimem.checks import as_namespace, check_k, check_text, check_trust
 from trimem.errors import InvalidInputError, SlotNotFoundError
 from trimem.lm.generate import generate, pieces
 from trimem.lm.model import LanguageModel
@@ -30,7 +31,7 @@ from trimem.resonance.stored_bank import StoredBank
 from trimem.store.reader import SlotInLine
 from trimem.store.scope import format_path
 from trimem.store.words import FUNCTION_WORDS
-from trimem.types import Answer, Hit, Slot, SlotId, StoredText, Timings, as_namespace, check_k, check_text, check_trust
+from trimem.types import Answer, Hit, Slot, SlotId, StoredText, Timings
 
 By = Literal["auto", "sound", "meaning", "place"]
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from trimem.checks import check_text
 from trimem.errors import InvalidInputError
 from trimem.resonance.phonemes import ARPABET, Phonemes, features
-from trimem.types import Metadata, check_text
+from trimem.types import Metadata
 
 LONGEST = 48
 """Most phonemes of one word."""

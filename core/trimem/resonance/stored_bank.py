@@ -17,6 +17,7 @@ from trimem.errors import CorruptTensorError, InvalidInputError, SlotNotFoundErr
 from trimem.lm.load import load_model
 from trimem.lm.model import LanguageModel
 from trimem.progress import track
+from trimem.reports import IntegrityReport, Problem
 from trimem.resonance.config import ResonanceConfig
 from trimem.resonance.heard import HEARD, Heard
 from trimem.resonance.records import pack, unpack
@@ -30,7 +31,7 @@ from trimem.store.schema import BankRow
 from trimem.store.tensors import StagedShard
 from trimem.text.chunking import Chunk, Chunker
 from trimem.text.encoders import Embeddings, Encoder, as_encoder
-from trimem.types import IntegrityReport, Metadata, Namespace, Problem, Slot, SlotId, Turn
+from trimem.types import Metadata, Namespace, Slot, SlotId, Turn
 
 
 class StoredBank(SlotBank):

@@ -15,6 +15,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
+from trimem.checks import as_namespace, check_k
 from trimem.errors import InvalidInputError, SlotNotFoundError, TrimemError
 from trimem.explicit.bank import ExplicitBank
 from trimem.explicit.read_config import as_read_config
@@ -25,7 +26,7 @@ from trimem.server.keys import Keys
 from trimem.server.line import Line
 from trimem.server.schemas import ChatRequest, ForgetRequest, RememberRequest, SearchRequest
 from trimem.server.speaking import HungUpError, speak, unless_hung_up
-from trimem.types import Answer, Namespace, as_namespace, check_k
+from trimem.types import Answer, Namespace
 
 
 @dataclass(frozen=True, slots=True)

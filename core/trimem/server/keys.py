@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from trimem.checks import as_namespace
 from trimem.errors import AuthenticationError, InvalidInputError
-from trimem.types import Namespace, as_namespace
+from trimem.types import Namespace
 
 LEAST_LENGTH = 16
 """Of a key, in characters: shorter ones can be guessed."""

@@ -12,6 +12,7 @@ from sqlalchemy import delete, or_, select, text, update
 from sqlalchemy.orm import Session
 
 from trimem.errors import BankBusyError
+from trimem.reports import ErasureReceipt
 from trimem.store.capacity import Capacity, excess, overflow
 from trimem.store.database import touch
 from trimem.store.engine import rewrite
@@ -21,7 +22,7 @@ from trimem.store.rows import hash_text
 from trimem.store.schema import SEARCH_TABLE, DocumentRow, ErasureRow, ItemRow, SlotRow
 from trimem.store.scope import Where, format_path, having, in_scope, parse_path, under
 from trimem.store.shards import ShardChange
-from trimem.types import ErasureReceipt, Namespace, SlotId
+from trimem.types import Namespace, SlotId
 
 BUSY_SECONDS = 30.0
 """How long to wait for others to let go of the log."""

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from trimem.errors import BankNotFoundError, CorruptDatabaseError
 from trimem.progress import track
+from trimem.reports import ExportReport
 from trimem.store.archive import ArchiveWriter, writing_archive
 from trimem.store.checksums import checksum_of_tensors
 from trimem.store.lines import document_line, receipt_line
@@ -27,7 +28,7 @@ from trimem.store.metadata import MetadataStore
 from trimem.store.schema import BankRow, DocumentRow, ErasureRow, ItemRow, SlotRow
 from trimem.store.scope import under
 from trimem.store.tensors import Tensors
-from trimem.types import ExportReport, Namespace, SlotId
+from trimem.types import Namespace, SlotId
 
 FORMAT = "trimem-export"
 VERSION = 1

@@ -22,6 +22,7 @@ from sqlalchemy.orm import Session
 
 from trimem.errors import FingerprintMismatch, InvalidInputError, SchemaVersionError, StoreError
 from trimem.progress import track
+from trimem.reports import ImportReport
 from trimem.store.archive import ArchiveReader
 from trimem.store.database import touch
 from trimem.store.exporting import FORMAT, MANIFEST, RECEIPTS, VERSION, group_name
@@ -31,7 +32,7 @@ from trimem.store.reader import in_batches
 from trimem.store.schema import BankRow, DocumentRow, ErasureRow, ItemRow, SlotRow
 from trimem.store.shards import ShardChange
 from trimem.store.tensors import StagedShard, Tensors
-from trimem.types import ImportReport, SlotId
+from trimem.types import SlotId
 
 _BANK = ("mechanism", "model_name", "model_fingerprint", "encoder_fingerprint")
 _COUNTS = ("groups", "documents", "slots", "records", "receipts")

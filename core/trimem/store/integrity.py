@@ -13,11 +13,12 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, joinedload, undefer
 
 from trimem.errors import CorruptDatabaseError
+from trimem.reports import IntegrityReport, Problem
 from trimem.store.metadata import MetadataStore
 from trimem.store.rows import Document, Terms
 from trimem.store.schema import SEARCH_TABLE, BankRow, DocumentRow, ItemRow, ShardRow, SlotRow
 from trimem.store.scope import parse_path
-from trimem.types import IntegrityReport, Namespace, Problem, SlotId
+from trimem.types import Namespace, SlotId
 
 _AT_ONCE = 1024  # rows read in one go
 

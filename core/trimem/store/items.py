@@ -15,13 +15,14 @@ from typing import TypeAlias
 from sqlalchemy import ColumnElement, or_, select, tuple_
 from sqlalchemy.orm import Session, undefer
 
+from trimem.reports import ErasureReceipt
 from trimem.store.metadata import MetadataStore, replace_document
 from trimem.store.reader import in_batches
 from trimem.store.rows import Document, NewSlot
 from trimem.store.schema import DocumentRow, ItemRow, SlotRow
 from trimem.store.scope import Where, format_path, having, parse_path, under
 from trimem.store.shards import ShardChange
-from trimem.types import ErasureReceipt, Item, Namespace, SlotId
+from trimem.types import Item, Namespace, SlotId
 
 ItemKey: TypeAlias = tuple[Namespace, str]
 """What an item is held by: its namespace and its key in it."""

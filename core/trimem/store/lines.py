@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from trimem.checks import as_namespace, check_characters, check_text
 from trimem.store.schema import DocumentRow, ErasureRow, ItemRow, SlotRow
 from trimem.store.scope import format_path, parse_path, scope_words
-from trimem.types import Namespace, as_namespace, check_characters, check_text
+from trimem.types import Namespace
 
 _MOST = 2**63  # what SQLite holds
 _DOCUMENT = {"namespace", "key", "content_hash", "text", "metadata", "created_at", "item", "slots"}

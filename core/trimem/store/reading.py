@@ -9,12 +9,13 @@ from sqlalchemy import func, select
 from torch import Tensor
 
 from trimem.errors import CorruptTensorError
+from trimem.reports import BankStats
 from trimem.store.database import Database
 from trimem.store.reader import in_batches
 from trimem.store.schema import DocumentRow, ShardRow, SlotRow
 from trimem.store.scope import Where, format_path, in_scope, parse_path, under
 from trimem.store.tensors import Place
-from trimem.types import BankStats, Metadata, Namespace, Slot, SlotId, StoredText
+from trimem.types import Metadata, Namespace, Slot, SlotId, StoredText
 
 
 class ReadableStore(Database):

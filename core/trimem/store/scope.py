@@ -15,10 +15,10 @@ from typing import Any, TypeAlias
 
 from sqlalchemy import ColumnElement, String, and_, case, false, func, literal, literal_column, or_, true
 
-from trimem.checks import check_nesting, shown
+from trimem.checks import check_characters, check_nesting, shown
 from trimem.errors import InvalidInputError
 from trimem.store.schema import DocumentRow, SlotRow
-from trimem.types import Namespace, check_characters
+from trimem.types import Namespace
 
 Where: TypeAlias = Mapping[str, Any]
 """A filter on metadata: every key must have the value given, or one of a list of values, or compare as told.

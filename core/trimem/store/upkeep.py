@@ -7,12 +7,13 @@ from contextlib import closing
 from safetensors import SafetensorError, safe_open
 from sqlalchemy import select, update
 
+from trimem.reports import CompactReport
 from trimem.store.engine import rewrite
 from trimem.store.metadata import MetadataStore
 from trimem.store.schema import SlotRow
 from trimem.store.shards import mergeable
 from trimem.store.tensors import SUFFIX, Swept, Tensors
-from trimem.types import CompactReport, SlotId
+from trimem.types import SlotId
 
 _GROUP = 64  # files of single records that become one shard
 _FREE = 0.25  # share of free pages from which on the database is written anew

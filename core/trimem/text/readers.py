@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trimem.errors import FileTooLargeError, InvalidInputError, UnreadableFileError
+from trimem.reports import Unreadable
 from trimem.text.folders import list_folder
-from trimem.types import Unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trimem.banks.writer import encode
+from trimem.checks import check_k
 from trimem.errors import InvalidInputError, SlotNotFoundError
 from trimem.progress import track
 from trimem.store.reader import in_batches
@@ -22,7 +23,7 @@ from trimem.transit.numbers import NUMBERS
 from trimem.transit.refit import Refit, refitted
 from trimem.transit.stored_bank import StoredBank, name_of, shard_of
 from trimem.transit.stored_vectors import expand
-from trimem.types import Hit, SlotId, check_k
+from trimem.types import Hit, SlotId
 
 if TYPE_CHECKING:
     from trimem.lm.model import LanguageModel

@@ -18,6 +18,7 @@ from trimem.banks.slot_bank import SlotBank
 from trimem.banks.writer import Writer
 from trimem.errors import FingerprintMismatch, InvalidInputError
 from trimem.progress import track
+from trimem.reports import BankStats, RepairReport
 from trimem.store.capacity import Capacity
 from trimem.store.metadata import Document, utc_now
 from trimem.store.reader import in_batches
@@ -33,7 +34,7 @@ from trimem.transit.last_encoded import LastEncoded
 from trimem.transit.pretrained import pretrained
 from trimem.transit.stored_vectors import to_tensors
 from trimem.transit.write_control import Sorted, sort_out
-from trimem.types import BankStats, Namespace, RepairReport, SlotId
+from trimem.types import Namespace, SlotId
 
 LIKE = 4
 """Of how many slots near a new text it is looked whether one says the same."""

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from trimem import InvalidInputError, InvalidNamespaceError
-from trimem.types import as_namespace, check_k
+from trimem.checks import as_namespace, check_k
 
 
 def test_namespaces() -> None:

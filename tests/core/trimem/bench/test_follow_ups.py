@@ -11,9 +11,9 @@ from trimem import ExplicitBank, LanguageModel
 from trimem.banks.slot_bank import DATABASE
 from trimem.bench import follow_ups as module
 from trimem.bench.follow_ups import KINDS, NAMESPACE, QUERIES, _pages, _row, _wordy, follow_ups, run
+from trimem.checks import check_history
 from trimem.store.metadata import MetadataStore
 from trimem.text.encoders import Encoder
-from trimem.types import check_history
 
 
 def test_every_answer_stands_on_its_page() -> None:

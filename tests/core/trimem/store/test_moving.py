@@ -26,6 +26,7 @@ from trimem import (
     SchemaVersionError,
 )
 from trimem.bench.durability import open_store, put, slot_id
+from trimem.reports import ImportReport
 from trimem.store import exporting, lines
 from trimem.store.archive import SUMS, ArchiveWriter
 from trimem.store.exporting import MANIFEST, RECEIPTS, export_bank
@@ -33,7 +34,6 @@ from trimem.store.importing import Export, import_bank
 from trimem.store.integrity import verify
 from trimem.store.metadata import MetadataStore
 from trimem.store.schema import BankRow, DocumentRow, ErasureRow, ItemRow, ShardRow, SlotRow
-from trimem.types import ImportReport
 
 A, B = ("a",), ("a", "b")
 MOMENT = datetime(2999, 5, 6, 7, 8, 9, 123456, tzinfo=UTC)

@@ -11,8 +11,8 @@ from pypdf import PdfWriter
 from pypdf.generic import DecodedStreamObject, DictionaryObject, NameObject
 
 from trimem import FileTooLargeError, InvalidInputError, UnreadableFileError
+from trimem.reports import Unreadable
 from trimem.text.readers import SourceText, read_file, read_paths
-from trimem.types import Unreadable
 
 
 def write_pdf(path: Path, text: str) -> None:
