@@ -157,6 +157,15 @@ class SearchReader:
         """Return what those of at most some thousand slots say that exist."""
         return _texts(session, _TEXTS.where(SlotRow.id.in_(rows)).order_by(SlotRow.id))
 
+    def said(self, session: Session, rows: Collection[int]) -> dict[int, str]:
+        """Return the texts of those of the slots that exist."""
+        statement = select(SlotRow.id, SlotRow.text)
+        return {
+            row: text
+            for some in in_batches(rows)
+            for row, text in session.execute(statement.where(SlotRow.id.in_(some)).order_by(SlotRow.id))
+        }
+
     def line(
         self, session: Session, namespace: Namespace, where: Where | None, min_trust: float = 0.0
     ) -> list[SlotInLine]:
@@ -193,19 +202,12 @@ class SearchReader:
             )
         }
 
-    def candidates(
-        self,
-        session: Session,
-        rows: Collection[int],
-        namespace: Namespace,
-        where: Where | None,
-        min_trust: float = 0.0,
-    ) -> list[Candidate]:
-        """Return those of the slots that are in scope."""
+    def candidates(self, session: Session, rows: Collection[int], namespace: Namespace) -> list[Candidate]:
+        """Return those of the slots that lie in a namespace and below, whoever chose them."""
         found = []
         for some in in_batches(rows):
-            statement = select(*_CANDIDATE).where(SlotRow.id.in_(some), *in_scope(namespace, where, min_trust))
-            told = session.execute(statement.join(SlotRow.document) if where else statement).all()
+            statement = select(*_CANDIDATE).where(SlotRow.id.in_(some), *in_scope(namespace, None))
+            told = session.execute(statement).all()
             if not told:
                 continue
             whole = self.vectors.unpack([row.vector for row in told])

@@ -2,7 +2,7 @@
 
 Words find some slots, vectors others; together they are the candidates. Each is then judged by what it
 says and by what stands around it (:mod:`trimem.store.fusion`). Namespace and filter hold before either
-search chooses its best, and once more when the candidates are read.
+search chooses its best, the namespace once more when the candidates are read.
 
 All that a search reads is of one moment, so a document that is replaced meanwhile is found as it was or as it
 is. The vectors in memory belong to that moment, or the search begins anew.
@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 
 from trimem.store.following import FollowedVectors
 from trimem.store.fusion import Floats, QueryWords, Sides, Weights, alike, best_sentences, fuse, scores
-from trimem.store.reader import Candidate, SearchReader, in_batches
+from trimem.store.reader import Candidate, SearchReader
 from trimem.store.scope import Where, format_path
 from trimem.store.vectors import EXACT_SLOTS, SlotVectors
 from trimem.store.words import WordSearch, rarity, words
@@ -98,7 +98,7 @@ class HybridSearch:
                 moment = self._reader.newest_change(session)
                 rows = self._candidates(session, held, terms, vector, max(CANDIDATES, k), namespace, where, min_trust)
                 if not left or self._vectors.in_step(held, moment):
-                    candidates = self._reader.candidates(session, rows, namespace, where, min_trust)
+                    candidates = self._reader.candidates(session, rows, namespace)
                     asked = self._asked(session, terms, namespace, held.count(format_path(namespace)))
                     return self._best(session, asked, vector, candidates, k)
         return []
@@ -172,10 +172,10 @@ class HybridSearch:
 
     def _said_among(self, session: Session, asked: QueryWords, rows: NDArray[np.int64], most: int) -> list[int]:
         """Return which of a few slots share words with a query, best first; all of them are read."""
-        there = [one for some in in_batches(rows.tolist()) for one in self._reader.texts_of(session, some)]
-        judged = asked.words([asked.find(one.text) for one in there], [len(one.text) for one in there])
+        there = self._reader.said(session, rows.tolist())
+        judged = asked.words([asked.find(text) for text in there.values()], [len(text) for text in there.values()])
         best = np.argsort(-judged, kind="stable")[:most]
-        return [there[i].row for i in best if judged[i] > 0]
+        return [list(there)[i] for i in best if judged[i] > 0]
 
     def _best(
         self, session: Session, asked: QueryWords, vector: Floats, candidates: list[Candidate], k: int

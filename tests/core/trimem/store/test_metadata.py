@@ -46,7 +46,7 @@ def said(store: MetadataStore, query: str) -> list[str]:
     with store.reader.session() as session:
         rows = WordSearch().best(session, words(query), ("a",), None, 9, slots=10)
         by_row = {
-            candidate.row: candidate.slot_id for candidate in store.reader.candidates(session, rows, ("a",), None)
+            candidate.row: candidate.slot_id for candidate in store.reader.candidates(session, rows, ("a",))
         }
     return [by_row[row] for row in rows]
 

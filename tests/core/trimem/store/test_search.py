@@ -193,8 +193,8 @@ def test_a_tenants_rare_word_is_found_among_the_common_words_of_others(
         small = tight.best(session, ["tuesday", "engine"], ("small",), None, limit=5, slots=2)
         big = tight.best(session, ["engine", "w7"], ("big",), None, limit=5, slots=400)
         none = tight.best(session, ["w7"], ("small",), None, limit=5, slots=2)
-        rows = {c.slot_id: c.row for c in store.reader.candidates(session, range(1, 500), ("small",), None)}
-        texts = {c.row: c.text for c in store.reader.candidates(session, big, ("big",), None)}
+        rows = {c.slot_id: c.row for c in store.reader.candidates(session, range(1, 500), ("small",))}
+        texts = {c.row: c.text for c in store.reader.candidates(session, big, ("big",))}
     assert small == [rows["e-0"]]
     assert texts[big[0]] == "engine tuesday w7"
     assert none == []
@@ -229,7 +229,7 @@ def test_words_that_cost_too_much_are_left_out_while_others_find_enough(store: M
     store.put(("a",), [document(f"d{i}", [f"engine w{i % 10}"]) for i in range(200)])
     with store.reader.session() as session:
         found = WordSearch(scored=30).best(session, ["engine", "w3"], ("a",), None, 20, slots=200)
-        texts = {c.row: c.text for c in store.reader.candidates(session, found, ("a",), None)}
+        texts = {c.row: c.text for c in store.reader.candidates(session, found, ("a",))}
     assert {texts[row] for row in found} == {"engine w3"}
     assert len(found) == 20
 
