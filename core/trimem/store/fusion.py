@@ -49,7 +49,6 @@ REREAD_NATS = 0.5
 
 _LEXICAL = 0.3
 _NATS = 10.0
-_START = 2  # letters of a word that no stemmer changes
 _ACCENTS = re.compile("[\u0300-\u036f]+")
 _local = local()
 
@@ -150,7 +149,8 @@ class QueryWords:
         self._rarity: dict[str, float] = {}
         for word, value in rarity.items():
             self._rarity.setdefault(_stem(_plain(word)), value)
-        starts = "|".join(sorted({re.escape(stem[:_START]) for stem in self._rarity}))
+        # A word begins like its stem but for the stem's last letter: "happy" has "happi".
+        starts = "|".join(sorted({re.escape(stem[: max(1, len(stem) - 1)]) for stem in self._rarity}))
         self._pattern = re.compile(rf"\b(?:{starts})\w*") if starts else None
         self._known: dict[str, str] = {}  # stems of what has been met
 

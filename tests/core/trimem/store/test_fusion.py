@@ -6,7 +6,8 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+import Stemmer  # type: ignore[import-not-found]
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from trimem.store.fusion import QueryWords, Sides, Weights, alike, best_sentences, fuse, reread, scores
@@ -27,6 +28,22 @@ def test_words_are_found_in_any_form_and_place() -> None:
     assert asked.find("The PUMP in Zurich; pumping, at K2.") == [(4, "pump"), (12, "zurich"), (20, "pump"), (32, "k2")]
     assert asked.find("A pumpkin.") == []
     assert QueryWords({}).find("anything") == []
+
+
+BEGINNINGS = st.sampled_from(["happ", "relat", "a", "o", "sens", "hop"])
+SUFFIXES = st.sampled_from(
+    ["s", "sses", "ies", "eed", "ed", "ing", "y", "ational", "izer", "bli", "alli", "ousli", "ization", "iveness"]
+    + ["biliti", "logi", "ical", "ness", "ement", "ion", "ate", "e", "ll"]
+)
+FORMS = st.builds("{}{}{}".format, BEGINNINGS, SUFFIXES, st.just("") | SUFFIXES)
+
+
+@given(FORMS, st.lists(FORMS, max_size=8))
+@example("ay", ["ays"])
+def test_no_form_is_missed(asked: str, said: list[str]) -> None:
+    stem = Stemmer.Stemmer("porter").stemWord
+    found = QueryWords({asked: 1.0}).find(" ".join(said))
+    assert [stemmed for _, stemmed in found] == [stem(word) for word in said if stem(word) == stem(asked)]
 
 
 def test_bm25_is_the_textbooks() -> None:

@@ -45,9 +45,7 @@ def said(store: MetadataStore, query: str) -> list[str]:
     """Return the slots under ``a`` that words alone find, best first."""
     with store.reader.session() as session:
         rows = WordSearch().best(session, words(query), ("a",), None, 9, slots=10)
-        by_row = {
-            candidate.row: candidate.slot_id for candidate in store.reader.candidates(session, rows, ("a",))
-        }
+        by_row = {candidate.row: candidate.slot_id for candidate in store.reader.candidates(session, rows, ("a",))}
     return [by_row[row] for row in rows]
 
 
