@@ -32,8 +32,10 @@ def test_words_are_found_in_any_form_and_place() -> None:
 
 BEGINNINGS = st.sampled_from(["happ", "relat", "a", "o", "sens", "hop"])
 SUFFIXES = st.sampled_from(
-    ["s", "sses", "ies", "eed", "ed", "ing", "y", "ational", "izer", "bli", "alli", "ousli", "ization", "iveness"]
-    + ["biliti", "logi", "ical", "ness", "ement", "ion", "ate", "e", "ll"]
+    [
+        *("s", "sses", "ies", "eed", "ed", "ing", "y", "ational", "izer", "bli", "alli", "ousli", "ization", "iveness"),
+        *("biliti", "logi", "ical", "ness", "ement", "ion", "ate", "e", "ll"),
+    ]
 )
 FORMS = st.builds("{}{}{}".format, BEGINNINGS, SUFFIXES, st.just("") | SUFFIXES)
 
