@@ -155,11 +155,14 @@ class StoredBank(SlotBank):
         codec = self._given_codec
         if row is not None and codec is not None and codec.fingerprint != row.model_fingerprint:
             codec = None  # it was refitted since
+        own = pretrained(self._encoder.fingerprint)
+        if codec is None and row is not None and own is not None and own.fingerprint == row.model_fingerprint:
+            codec = own  # whatever has become of the bank's copy of it
         if codec is None and row is not None and self._store.shard(name) is not None:
             config = self._stored_config(row)
             codec = Idrp.from_tensors(config.dim, config.codec, self._store.read_shared(name))
         if codec is None:
-            codec = pretrained(self._encoder.fingerprint)
+            codec = own
         if codec is None:
             raise InvalidInputError(
                 f"trimem has no codec for the encoder {self._encoder.fingerprint}: fit one to embeddings of texts like "

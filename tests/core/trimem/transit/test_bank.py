@@ -514,6 +514,18 @@ def test_a_damaged_codec_is_made_good_by_the_one_that_is_given(small: Open) -> N
     assert torch.equal(small().vectors(ids), before)
 
 
+def test_the_codec_that_comes_with_trimem_is_made_good_by_itself(tmp_path: Path, encoder: Encoder) -> None:
+    with TransitBank.open(tmp_path, encoder=encoder) as bank:
+        (slot,) = bank.remember(PUMP, namespace="a")
+        before = bank.vectors([slot])
+        bank._store.tensors.path(f"codec-{bank.codec.fingerprint}").unlink()
+    with TransitBank.open(tmp_path, encoder=encoder) as bank:
+        assert not bank.verify().ok
+        assert not bank.repair().problems
+        assert bank.verify().ok
+        assert torch.equal(bank.vectors([slot]), before)
+
+
 def test_no_model_can_attend_to_it(small: Open) -> None:
     bank = small(codec=CODEC)
     bank.remember(PUMP, namespace="a")
