@@ -91,8 +91,8 @@ def open_to_ask(bank: Path, model: str | None) -> Iterator[ExplicitBank | Resona
     mechanism = mechanism_of(bank)
     if mechanism == TransitBank.mechanism:
         raise InvalidInputError(
-            f"{bank} holds transit memory, which no model attends to: find with trimem recall and put what is found into "
-            "the prompt, or remember these texts in a bank of explicit or resonance memory"
+            f"{bank} holds transit memory, which no model attends to: find with trimem recall and put what is found "
+            "into the prompt, or remember these texts in a bank of explicit or resonance memory"
         )
     if mechanism == ResonanceBank.mechanism and model is None:
         model = DEFAULT_NAME
