@@ -21,16 +21,15 @@ from trimem.lm.model import LanguageModel
 from trimem.resonance.consensus import Reconstruction
 from trimem.resonance.heard import Heard
 from trimem.resonance.hits import SoundHit, score
-from trimem.resonance.phonemes import Phonemes
 from trimem.resonance.places import Spot, parse_spot
 from trimem.resonance.prior import LanguagePrior
 from trimem.resonance.reading import BETA, SpanReading, format_of, lent
 from trimem.resonance.search import LONGEST_QUERY
+from trimem.resonance.sought import FRAME, Sought
 from trimem.resonance.sounds import Resonant
 from trimem.resonance.stored_bank import StoredBank
 from trimem.store.reader import SlotInLine
 from trimem.store.scope import format_path
-from trimem.store.words import FUNCTION_WORDS
 from trimem.types import Answer, Hit, Slot, SlotId, StoredText, Timings
 
 By = Literal["auto", "sound", "meaning", "place"]
@@ -105,10 +104,10 @@ class ResonanceBank(StoredBank):
         if isinstance(query, Heard):
             if by not in ("auto", "sound"):
                 raise InvalidInputError(f"what was heard is looked for by sound, not by {by}")
-            return self._recalled(self._by_sound(query.phonemes[:LONGEST_QUERY], k, path, where, min_trust))
+            return self._recalled(self._by_sound(self._sought(query), k, path, where, min_trust))
         check_text(query, "a query")
         if by == "sound":
-            return self._recalled(self._by_sound(self._phonemes(query), k, path, where, min_trust))
+            return self._recalled(self._by_sound(self._sought(query), k, path, where, min_trust))
         if by == "meaning":
             return self._decoded(super().recall(query, k, namespace=path, where=where, min_trust=min_trust))
         spot = parse_spot(query)
@@ -137,7 +136,7 @@ class ResonanceBank(StoredBank):
         units = self.speech.units(query)
         for i, phonemes in enumerate(self.speech.speak(units[:LONGEST_QUERY])):
             word = units[i].strip()
-            if len(phonemes) >= _LEAST_PHONEMES and word.lower() not in FUNCTION_WORDS:
+            if len(phonemes) >= _LEAST_PHONEMES and word.lower() not in FRAME:
                 like = self._sounds.like(phonemes, path)
                 if like is not None and like[1] >= SURE:
                     units[i] = units[i].replace(word, like[0])
@@ -288,21 +287,28 @@ class ResonanceBank(StoredBank):
         self, query: str, k: int, path: tuple[str, ...], where: Mapping[str, Any] | None, min_trust: float
     ) -> list[Hit]:
         """Return what is found by sound, if the best of it says the query nearly as it is; nothing else."""
-        spoken = [phonemes for phonemes in self.speech.speak(self.speech.units(query[:_LONGEST_QUOTATION])) if phonemes]
-        if not _LEAST_QUOTED <= len(spoken) <= LONGEST_QUERY or len(query) > _LONGEST_QUOTATION:
+        units = self.speech.units(query[:_LONGEST_QUOTATION])
+        sought = Sought.of(zip(units, self.speech.speak(units), strict=True))
+        if not _LEAST_QUOTED <= len(sought.phrase) <= LONGEST_QUERY or len(query) > _LONGEST_QUOTATION:
             return []
-        hits = self._by_sound(spoken, k, path, where, min_trust)
+        hits = self._by_sound(sought, k, path, where, min_trust)
         return hits if hits and isinstance(hits[0], SoundHit) and hits[0].quoted >= QUOTED else []
 
-    def _phonemes(self, query: str) -> list[Phonemes]:
-        spoken = [phonemes for phonemes in self.speech.speak(self.speech.units(query)) if phonemes]
-        if not spoken:
+    def _sought(self, query: str | Heard) -> Sought:
+        """Return what is looked for by sound; of what was heard, the words it most likely was tell what it is about."""
+        if isinstance(query, Heard):
+            units: Sequence[str] = self.speech.understand(query).units
+            words = [*zip(units, query.phonemes, strict=True)]
+        else:
+            units = self.speech.units(query)
+            words = [each for each in zip(units, self.speech.speak(units), strict=True) if each[1]]
+        if not words:
             raise InvalidInputError(f"nothing of {query!r} can be spoken: search by meaning, or say it in words")
-        return spoken[:LONGEST_QUERY]
+        return Sought.of(words[:LONGEST_QUERY])
 
     def _by_sound(
         self,
-        query: Sequence[Phonemes],
+        query: Sought,
         k: int,
         path: tuple[str, ...],
         where: Mapping[str, Any] | None,
