@@ -14,9 +14,11 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from trimem import tracing
 from trimem.checks import as_namespace, check_k, check_text, check_trust
-from trimem.errors import InvalidInputError, SlotNotFoundError
-from trimem.lm.generate import generate, pieces
+from trimem.errors import InvalidInputError
+from trimem.lm.answering import speak
+from trimem.lm.generate import check_new_tokens
 from trimem.lm.model import LanguageModel
 from trimem.resonance.consensus import Reconstruction
 from trimem.resonance.heard import Heard
@@ -30,7 +32,7 @@ from trimem.resonance.sounds import Resonant
 from trimem.resonance.stored_bank import StoredBank
 from trimem.store.reader import SlotInLine
 from trimem.store.scope import format_path
-from trimem.types import Answer, Hit, Slot, SlotId, StoredText, Timings
+from trimem.types import Answer, Hit, Slot, SlotId, StoredText
 
 By = Literal["auto", "sound", "meaning", "place"]
 
@@ -222,14 +224,21 @@ class ResonanceBank(StoredBank):
             InvalidInputError: There is no model, or ``beta`` is below 0.
             UnsupportedModelError: The model's keys cannot be moved.
         """
+        lm = self._reader(model)
+        self._store.check_held([hit.id for hit in hits])
+        with lent(lm, hits, beta) as reading:
+            yield reading
+
+    def _reader(self, model: LanguageModel | None) -> LanguageModel:
+        """Return the model that reads; None is the bank's.
+
+        Raises:
+            InvalidInputError: There is none.
+        """
         lm = self.model if model is None else model
         if lm is None:
             raise InvalidInputError("a model is needed to read: give model=, or open the bank with one")
-        held = {slot.id for slot in self._store.slots([hit.id for hit in hits])}
-        if gone := [hit.id for hit in hits if hit.id not in held]:
-            raise SlotNotFoundError(f"the bank in {self.folder} does not hold (any more) the slots {gone}")
-        with lent(lm, hits, beta) as reading:
-            yield reading
+        return lm
 
     def ask(
         self,
@@ -261,25 +270,24 @@ class ResonanceBank(StoredBank):
             ContextLengthError: Memory, question and answer do not fit the model's context.
             InvalidInputError: The question is empty, k is less than 1, or the bank was opened without a model.
         """
-        begun = time.perf_counter()
-        hits = self.recall(question, k, namespace=namespace, where=where, min_trust=min_trust, by=by)
-        searched = time.perf_counter()
-        with self.attach(hits=hits, beta=beta) as reading:
-            loaded = time.perf_counter()
-            lm = self.model
-            assert lm is not None  # attach() has refused that
-            prompt = lm.tokenize(format_of(lm).question(question))
-            said = generate(lm, prompt, max_new_tokens=max_new_tokens, memory_tokens=reading.tokens, **options)
-            attended = reading.attended()
-        return Answer(
-            said.text.strip(),
-            attended,
-            Timings(searched - begun, loaded - searched, said.first_token - begun, said.finished - begun),
-            prompt_tokens=len(prompt),
-            memory_tokens=reading.tokens,
-            new_tokens=said.new_tokens,
-            pieces=tuple(pieces(lm, said.ids)),
-        )
+        check_text(question, "a query")
+        lm = self._reader(None)
+        check_new_tokens(lm, max_new_tokens)
+        asked = tracing.Asking(self.folder.name, lm.name, question, max_new_tokens)
+        with asked.under():
+            started = time.perf_counter()
+            hits = self.recall(question, k, namespace=namespace, where=where, min_trust=min_trust, by=by)
+            answer, _ = speak(
+                lm,
+                lm.tokenize(format_of(lm).question(question)),
+                self.attach(lm, hits=hits, beta=beta),
+                started=started,
+                searched=time.perf_counter(),
+                max_new_tokens=max_new_tokens,
+                **options,
+            )
+        asked.answered(answer)
+        return answer
 
     # How slots are found
 

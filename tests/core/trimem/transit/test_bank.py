@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from trimem import (
     BankNotFoundError,
     CorruptTensorError,
     FingerprintMismatch,
+    Hit,
     InvalidInputError,
     SlotNotFoundError,
     TransitBank,
@@ -127,6 +129,17 @@ def test_vectors_are_what_the_encoder_made_up_to_the_bound(small: Open) -> None:
     bank.forget(namespace="a", ids=ids[0])
     with pytest.raises(SlotNotFoundError, match=ids[0]):
         bank.vectors(ids)
+
+
+def test_what_only_transit_memory_takes_is_taken_off_the_event_loop_too(small: Open) -> None:
+    bank = small(codec=CODEC)
+
+    async def use() -> list[Hit]:
+        await bank.aremember([PUMP, BOAT], namespace="a", compile=False)
+        return await bank.arecall(PUMP, 2, namespace="a", by="meaning", touch=False)
+
+    assert asyncio.run(use()) == bank.recall(PUMP, 2, namespace="a", by="meaning", touch=False)
+    assert bank.stats().compiled == 0
 
 
 def test_without_a_bound_hits_say_what_the_codec_expects(small: Open) -> None:
