@@ -45,9 +45,9 @@ ALLOWED = {
     "server": FOUNDATION | {"bank", "explicit", "console"},
     "bench": FOUNDATION | {"bank", "banks", "explicit", "resonance", "transit", "console"},
     "demo": FOUNDATION | {"bank", "explicit", "resonance", "transit", "bench"},
-    "cli_upkeep": FOUNDATION | {"bank", "cli_banks", "explicit", "console"},
+    "cli_upkeep": FOUNDATION | {"bank", "cli_banks", "console"},
     "cli_banks": FOUNDATION | {"bank", "banks", "explicit", "resonance", "transit", "console"},
-    "cli_moving": FOUNDATION | {"bank", "banks", "explicit", "console"},
+    "cli_moving": FOUNDATION | {"bank", "banks", "cli_banks", "console"},
     "cli": FOUNDATION
     | {"bank", "explicit", "resonance", "transit", "bench", "demo", "console", "server"}
     | {"cli_banks", "cli_moving", "cli_sync", "cli_upkeep"},

@@ -151,13 +151,15 @@ class Bank(ABC):
         provenance: str | None = None,
         trust: float | None = None,
         near_duplicates: float | None = None,
+        **options: Any,
     ) -> list[SlotId]:
-        """:meth:`remember`, off the event loop."""
+        """:meth:`remember`, off the event loop; ``options`` are what only some banks take."""
         terms: dict[str, Any] = {
             "ttl": ttl,
             "provenance": provenance,
             "trust": trust,
             "near_duplicates": near_duplicates,
+            **options,
         }
         return await asyncio.to_thread(self.remember, texts, namespace=namespace, metadata=metadata, ids=ids, **terms)
 
@@ -169,9 +171,11 @@ class Bank(ABC):
         namespace: str | Sequence[str],
         where: Mapping[str, Any] | None = None,
         min_trust: float = 0.0,
+        **options: Any,
     ) -> list[Hit]:
-        """:meth:`recall`, off the event loop."""
-        return await asyncio.to_thread(self.recall, query, k, namespace=namespace, where=where, min_trust=min_trust)
+        """:meth:`recall`, off the event loop; ``options`` are what only some banks take."""
+        terms: dict[str, Any] = {"where": where, "min_trust": min_trust, **options}
+        return await asyncio.to_thread(self.recall, query, k, namespace=namespace, **terms)
 
     async def arefresh(
         self, *, namespace: str | Sequence[str], ids: str | Collection[str], ttl: timedelta | None

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -20,11 +21,11 @@ from trimem.explicit.attribution import citations
 from trimem.explicit.bank import ExplicitBank
 from trimem.explicit.read_config import ReadConfig
 from trimem.explicit.reading import AnswerStream, Reading
+from trimem.lm.answering import speak
 from trimem.lm.chat import ChatMessage, Tool, check_tools, prompt
-from trimem.lm.generate import generate, pieces
 from trimem.lm.model import LanguageModel
 from trimem.text.quoting import quoted
-from trimem.types import Answer, Citation, Hit, Message, Timings
+from trimem.types import Answer, Hit, Message
 
 
 def chat(
@@ -143,37 +144,32 @@ class _Speaking:
 
     def speak(self, on_text: Callable[[str], None], stop: Callable[[], bool]) -> Answer:
         """Generate, with what was found attached; arguments as of :func:`trimem.lm.generate.generate`."""
-        begun = time.perf_counter()
-        with ExitStack() as stack:
-            reading = None if self._reader is None else stack.enter_context(self._reader.attached())
-            loaded = time.perf_counter()
-            generation = generate(
-                self._lm,
-                self._prompt,
-                max_new_tokens=self._max_new_tokens,
-                memory_tokens=0 if reading is None else reading.tokens,
-                on_text=on_text,
-                stop=stop,
-                **self._options,
-            )
-        return Answer(
-            generation.text.strip(),
-            self._hits if reading is None else reading.attended(),
-            Timings(
-                search=self._searched - self._started,
-                load=loaded - begun,
-                first_token=generation.first_token - self._started,
-                total=generation.finished - self._started,
-            ),
-            prompt_tokens=len(self._prompt),
-            memory_tokens=0 if reading is None else reading.tokens,
-            new_tokens=generation.new_tokens,
-            citations=self._citations(reading, generation.new_tokens),
-            pieces=tuple(pieces(self._lm, generation.ids)),
+        answer, reading = speak(
+            self._lm,
+            self._prompt,
+            nullcontext(_AsText(self._hits)) if self._reader is None else self._reader.attached(),
+            started=self._started,
+            searched=self._searched,
+            max_new_tokens=self._max_new_tokens,
+            on_text=on_text,
+            stop=stop,
+            **self._options,
         )
+        if not isinstance(reading, Reading):
+            return answer
+        return replace(answer, citations=citations(self._lm, reading.passages, answer.new_tokens))
 
-    def _citations(self, reading: object, new_tokens: int) -> tuple[Citation, ...]:
-        return citations(self._lm, reading.passages, new_tokens) if isinstance(reading, Reading) else ()
+
+class _AsText:
+    """Hits that the prompt quotes: nothing is attached."""
+
+    tokens = 0
+
+    def __init__(self, hits: tuple[Hit, ...]) -> None:
+        self._hits = hits
+
+    def attended(self) -> tuple[Hit, ...]:
+        return self._hits
 
 
 def _question(messages: Sequence[ChatMessage]) -> str:

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -20,7 +19,7 @@ from rich.table import Table
 
 from trimem.bench.commands import bench
 from trimem.checks import as_namespace
-from trimem.cli_banks import MechanismOption, open_bank
+from trimem.cli_banks import MechanismOption, open_bank, open_to_ask
 from trimem.cli_moving import export, import_, recompile
 from trimem.cli_sync import sync
 from trimem.cli_upkeep import compact, evict, repair, verify
@@ -45,9 +44,6 @@ from trimem.resonance.commands import hear
 from trimem.server.command import serve
 from trimem.transit.commands import transit
 from trimem.types import Answer, Citation, Hit
-
-if TYPE_CHECKING:
-    from trimem.explicit.bank import ExplicitBank
 
 app = typer.Typer(
     name="trimem", help="Memory that language models can really use.", no_args_is_help=True, add_completion=False
@@ -138,29 +134,40 @@ def ask(
     where: WhereOption = None,
     min_trust: MinTrustOption = 0.0,
     read: Annotated[
-        str, typer.Option("--read", help="dense: all as text would be read; mixed: more of what search is sure of.")
-    ] = "dense",
+        str | None,
+        typer.Option("--read", help="dense: all as text would be read, the default; mixed: more of what is sure."),
+    ] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Mark what each sentence is from, and quote it.")] = False,
     model: ModelOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Answer a question from memory, without reading the documents again."""
-    with _open(bank, model) as opened:
-        stream = opened.ask(
-            question,
-            namespace=namespace.split("/"),
-            k=k,
-            where=_where(where),
-            min_trust=min_trust,
-            max_new_tokens=max_new_tokens,
-            read=read,
-            stream=True,
-        )
-        if not as_json and not explain:
-            for piece in stream:
-                out.print(piece, end="", markup=False, highlight=False)
-            out.print()
-        answer = stream.answer
+    """Answer a question from memory, without reading the documents again.
+
+    --read and --explain are of explicit memory.
+    """
+    from trimem.explicit.bank import ExplicitBank
+
+    with open_to_ask(bank, model) as opened:
+        options: dict[str, Any] = {
+            "namespace": namespace.split("/"),
+            "k": k,
+            "where": _where(where),
+            "min_trust": min_trust,
+            "max_new_tokens": max_new_tokens,
+        }
+        if isinstance(opened, ExplicitBank):
+            stream = opened.ask(question, **options, read=read or "dense", stream=True)
+            if not as_json and not explain:
+                for piece in stream:
+                    out.print(piece, end="", markup=False, highlight=False)
+                out.print()
+            answer = stream.answer
+        elif read is not None or explain:
+            raise InvalidInputError(f"--read and --explain are of explicit memory, and {bank} holds resonance memory")
+        else:
+            answer = opened.ask(question, **options)
+            if not as_json:
+                out.print(answer.text, markup=False, highlight=False)
     if as_json:
         print_json(
             {
@@ -376,15 +383,6 @@ def calibrate(
         table.add_row(f"layer {layer} head {head}", *scores)
     out.print(table)
     out.print(f"all {len(made.ranking())} heads of {escape(lm.name)} are in {where}", highlight=False)
-
-
-@contextmanager
-def _open(bank: Path, model: str | None) -> Iterator[ExplicitBank]:
-    from trimem.explicit.bank import ExplicitBank
-
-    quiet()
-    with ExplicitBank.open(bank, model=model, create=False) as opened:
-        yield opened
 
 
 def _where(conditions: list[str] | None) -> dict[str, Any] | None:

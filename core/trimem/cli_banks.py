@@ -14,12 +14,14 @@ from trimem.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from trimem.banks.slot_bank import SlotBank
+    from trimem.explicit.bank import ExplicitBank
+    from trimem.resonance.bank import ResonanceBank
 
-MECHANISMS = ("explicit", "resonance")
+MECHANISMS = ("explicit", "resonance", "transit")
 
 MechanismOption = Annotated[
     str | None,
-    typer.Option("--mechanism", help=f"Of a new bank: {' or '.join(MECHANISMS)}; explicit by default."),
+    typer.Option("--mechanism", help=f"Of a new bank: {', '.join(MECHANISMS)}; explicit by default."),
 ]
 
 
@@ -36,27 +38,64 @@ def open_bank(
 
     Args:
         bank: Its folder.
-        model: What :func:`trimem.load_model` takes; None is the bank's.
+        model: What :func:`trimem.load_model` takes; None is the bank's. Transit memory takes none.
         create: Whether to make one where there is none.
-        max_slots: The most slots that what is written leaves there; None is any number.
+        max_slots: The most slots that what is written leaves there; None is any number. Of transit memory, how many
+            there are.
         mechanism: Of a new one; None is the mechanism of the one there is, and for a new one explicit memory.
 
     Raises:
-        InvalidInputError: The mechanism is unknown, or another than the bank's.
+        InvalidInputError: The mechanism is unknown, or another than the bank's, or takes no model.
     """
-    from trimem.banks.folder import DATABASE, opened_store
+    from trimem.banks.folder import mechanism_of
     from trimem.explicit.bank import ExplicitBank
     from trimem.resonance.bank import ResonanceBank
     from trimem.store.capacity import Capacity
+    from trimem.transit.bank import TransitBank
 
     if mechanism is not None and mechanism not in MECHANISMS:
         raise InvalidInputError(f"mechanism is one of {', '.join(MECHANISMS)}, got {mechanism!r}")
-    if mechanism is None and (bank / DATABASE).exists():
-        with opened_store(bank) as store:
-            row = store.bank()
-            mechanism = None if row is None else row.mechanism
+    mechanism = mechanism or mechanism_of(bank)
     quiet()
-    kind = ResonanceBank if mechanism == ResonanceBank.mechanism else ExplicitBank
-    capacity = None if max_slots is None else Capacity(slots=max_slots)
-    with kind.open(bank, model=model, create=create, capacity=capacity) as opened:
+    opened: SlotBank
+    if mechanism == TransitBank.mechanism:
+        if model is not None:
+            raise InvalidInputError("no model reads a bank of transit memory: leave --model out")
+        opened = TransitBank.open(bank, slots=max_slots, create=create)
+    else:
+        kind = ResonanceBank if mechanism == ResonanceBank.mechanism else ExplicitBank
+        capacity = None if max_slots is None else Capacity(slots=max_slots)
+        opened = kind.open(bank, model=model, create=create, capacity=capacity)
+    with opened:
+        yield opened
+
+
+@contextmanager
+def open_to_ask(bank: Path, model: str | None) -> Iterator[ExplicitBank | ResonanceBank]:
+    """Open a bank that a model can attend to, with a model, for the length of a ``with`` block.
+
+    Args:
+        bank: Its folder.
+        model: What :func:`trimem.load_model` takes; None is the bank's, and for resonance memory, which any model
+            reads, the small default.
+
+    Raises:
+        InvalidInputError: The bank is of transit memory.
+    """
+    from trimem.banks.folder import mechanism_of
+    from trimem.explicit.bank import ExplicitBank
+    from trimem.lm.load import DEFAULT_NAME
+    from trimem.resonance.bank import ResonanceBank
+    from trimem.transit.bank import TransitBank
+
+    mechanism = mechanism_of(bank)
+    if mechanism == TransitBank.mechanism:
+        raise InvalidInputError(
+            f"{bank} holds transit memory, which no model attends to: find with trimem recall and put what is found "
+            "into the prompt, or remember these texts in a bank of explicit or resonance memory"
+        )
+    if mechanism == ResonanceBank.mechanism and model is None:
+        model = DEFAULT_NAME
+    with open_bank(bank, model) as opened:
+        assert isinstance(opened, ExplicitBank | ResonanceBank)  # as its mechanism says
         yield opened

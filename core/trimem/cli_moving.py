@@ -10,7 +10,8 @@ import typer
 from rich.markup import escape
 
 from trimem.checks import as_namespace
-from trimem.console import BankOption, JsonOption, errors_said, out, print_json, quiet
+from trimem.cli_banks import open_bank
+from trimem.console import BankOption, JsonOption, errors_said, out, print_json
 
 
 @errors_said
@@ -79,10 +80,7 @@ def recompile(
     Slots are cut anew and may get other ids. What an interruption leaves undone, the same command does when it is
     repeated.
     """
-    from trimem.explicit.bank import ExplicitBank
-
-    quiet()
-    with ExplicitBank.open(bank, create=False) as opened:
+    with open_bank(bank) as opened:
         report = opened.recompile(model=model, encoder=encoder)
     if as_json:
         print_json(asdict(report))

@@ -9,16 +9,14 @@ import typer
 from rich.markup import escape
 
 from trimem.cli_banks import open_bank
-from trimem.console import BankOption, JsonOption, MaxSlotsOption, ModelOption, err, errors_said, out, print_json, quiet
+from trimem.console import BankOption, JsonOption, MaxSlotsOption, ModelOption, err, errors_said, out, print_json
 from trimem.reports import Problem
 
 
 @errors_said
 def verify(bank: BankOption, as_json: JsonOption = False) -> None:
     """Compare every file and row of a bank with its checksum; exits with 1 if anything is damaged."""
-    from trimem.explicit.bank import ExplicitBank
-
-    with ExplicitBank.open(bank, create=False) as opened:
+    with open_bank(bank) as opened:
         report = opened.verify()
         swept = opened.swept
     if as_json:
@@ -35,10 +33,7 @@ def verify(bank: BankOption, as_json: JsonOption = False) -> None:
 @errors_said
 def repair(bank: BankOption, model: ModelOption = None, as_json: JsonOption = False) -> None:
     """Make again what is damaged and can be made again; exits with 1 if anything is left."""
-    from trimem.explicit.bank import ExplicitBank
-
-    quiet()
-    with ExplicitBank.open(bank, model=model, create=False) as opened:
+    with open_bank(bank, model) as opened:
         report = opened.repair()
     if as_json:
         print_json(asdict(report))
@@ -55,9 +50,7 @@ def repair(bank: BankOption, model: ModelOption = None, as_json: JsonOption = Fa
 @errors_said
 def compact(bank: BankOption, as_json: JsonOption = False) -> None:
     """Merge small files of tensors and give back what deletions left free; the bank can be used meanwhile."""
-    from trimem.explicit.bank import ExplicitBank
-
-    with ExplicitBank.open(bank, create=False) as opened:
+    with open_bank(bank) as opened:
         report = opened.compact()
     if as_json:
         print_json(asdict(report))

@@ -42,6 +42,24 @@ def tend(store: MetadataStore) -> Swept:
     return upkeep.tend(store)
 
 
+def mechanism_of(folder: Path) -> str | None:
+    """Return of which mechanism the bank in a folder is; None where there is none, or nothing was remembered yet.
+
+    Nothing that a crash left is swept up, so that whoever opens the bank hears of it.
+
+    Raises:
+        SchemaVersionError: The bank was written by a newer trimem.
+    """
+    if not (folder / DATABASE).exists():
+        return None
+    store = MetadataStore(folder / DATABASE)
+    try:
+        row = store.bank()
+        return None if row is None else row.mechanism
+    finally:
+        store.close()
+
+
 @contextmanager
 def opened_store(path: str | Path, *, create: bool = False) -> Iterator[MetadataStore]:
     """Open what a bank holds for the length of a ``with`` block, in order as a bank is when it is opened.

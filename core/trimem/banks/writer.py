@@ -12,7 +12,7 @@ from trimem.banks.documents import groups, slot_id
 from trimem.progress import track
 from trimem.store.capacity import Capacity
 from trimem.store.metadata import Document, MetadataStore, NewSlot
-from trimem.store.tensors import StagedShard
+from trimem.store.tensors import StagedShard, staging
 from trimem.text.chunking import Chunk
 from trimem.text.encoders import Encoder
 from trimem.text.sentences import sentences
@@ -30,6 +30,17 @@ Stage = Callable[[Sequence[Mapping[SlotId, str]], list[StagedShard], Advance], N
 It is given the texts of slots, those of each document in order; a list that gets a shard as soon as it is staged, so
 that what is staged is known even if the rest fails; and what to call with the number of slots that are done.
 """
+
+
+def all_at_once(stage: Callable[[Mapping[SlotId, str], list[StagedShard]], None]) -> Stage:
+    """Return what makes the tensors of all slots it is given together, whichever documents they are of."""
+
+    def staged(pieces: Sequence[Mapping[SlotId, str]], staged: list[StagedShard], advance: Advance) -> None:
+        texts = {slot: text for piece in pieces for slot, text in piece.items()}
+        stage(texts, staged)
+        advance(len(texts))
+
+    return staged
 
 
 class Writer:
@@ -104,9 +115,8 @@ class Writer:
         }
         texts = {slot: chunk.text for slot, (_, chunk) in cut.items()}
         vectors = encode(self._encoder, texts)
-        staged: list[StagedShard] = []
         slots: dict[str, list[NewSlot]] = {document.key: [] for document in documents}
-        try:
+        with staging() as staged:
             if stage is not None:
                 pieces = [
                     {slot: chunk.text for slot, (key, chunk) in cut.items() if key == document.key}
@@ -131,9 +141,6 @@ class Writer:
                 )
             stored = [(self._stored(document), slots[document.key]) for document in documents]
             replaced = self._store.put(namespace, stored, staged, self._capacity)
-        finally:
-            for shard in staged:
-                shard.discard()  # nothing where it was stored
         self._drop(replaced)
         return {key: [row.slot_id for row in rows] for key, rows in slots.items()}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -15,8 +16,8 @@ from trimem.explicit.attribution import citations
 from trimem.explicit.compiler import Compiler
 from trimem.explicit.pieces import found_by_each, starts
 from trimem.explicit.reading import Reading
-from trimem.lm.generate import generate, pieces
-from trimem.types import Answer, Hit, Message, Timings
+from trimem.lm.answering import speak
+from trimem.types import Answer, Hit, Message
 
 ATTEMPTS = 5
 """To read hits before they are replaced by a new version of their document."""
@@ -77,37 +78,23 @@ class Answering:
 
     def speak(self, on_text: Callable[[str], None] | None = None, stop: Callable[[], bool] | None = None) -> Answer:
         """Attach the hits and generate; arguments as of :func:`trimem.lm.generate.generate`."""
-        begun = time.perf_counter()
-        with self._attached() as reading:
-            loaded = time.perf_counter()
-            generation = generate(
-                self._compiler.lm,
-                self._prompt,
-                max_new_tokens=self._max_new_tokens,
-                memory_tokens=reading.tokens,
-                on_text=on_text,
-                stop=stop,
-                on_token=partial(self._after_token, reading),
-                **self._options,
-            )
-        hits = reading.attended()
+        lm = self._compiler.lm
+        answer, reading = speak(
+            lm,
+            self._prompt,
+            self._attached(),
+            started=self._started,
+            searched=self._searched,
+            max_new_tokens=self._max_new_tokens,
+            on_token=self._after_token,
+            on_text=on_text,
+            stop=stop,
+            **self._options,
+        )
+        hits = answer.hits
         if self.as_text:
             hits = tuple(sorted((*hits, *self.as_text), key=lambda hit: -hit.score))
-        return Answer(
-            generation.text.strip(),
-            hits,
-            Timings(
-                search=self._searched - self._started,
-                load=loaded - begun,
-                first_token=generation.first_token - self._started,
-                total=generation.finished - self._started,
-            ),
-            prompt_tokens=len(self._prompt),
-            memory_tokens=reading.tokens,
-            new_tokens=generation.new_tokens,
-            citations=citations(self._compiler.lm, reading.passages, generation.new_tokens),
-            pieces=tuple(pieces(self._compiler.lm, generation.ids)),
-        )
+        return replace(answer, hits=hits, citations=citations(lm, reading.passages, answer.new_tokens))
 
     @contextmanager
     def _attached(self) -> Iterator[Reading]:

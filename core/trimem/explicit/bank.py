@@ -36,7 +36,7 @@ from trimem.lm.generate import check_new_tokens
 from trimem.lm.model import LanguageModel
 from trimem.store.fusion import reread
 from trimem.text import following
-from trimem.types import Answer, Hit, Message, SlotId, Turn
+from trimem.types import Answer, Hit, Message
 
 _logger = logging.getLogger(__name__)
 _LEAST = 1e-30  # attention that counts as some, for its logarithm
@@ -157,7 +157,7 @@ class ExplicitBank(StoredBank):
         try:
             records = self._records.read(compiler, [hit.id for hit in hits], tokens_per_hit(hits, read.density))
         except CorruptTensorError:
-            self._check_held([hit.id for hit in hits])  # or was it removed a moment ago?
+            self._store.check_held([hit.id for hit in hits])  # or was it removed a moment ago?
             raise
         placement = compiler.place(compiler.prepare(records, [hit.text for hit in hits], read), read)
         lm = compiler.lm
@@ -374,14 +374,6 @@ class ExplicitBank(StoredBank):
         ]
         batch = Batch(self.compiler, asked, partial(self._place, self.compiler, how), how)
         return batch.speak(max_new_tokens, options)
-
-    async def aremember(self, texts: str | Turn | Sequence[str | Turn], **kwargs: Any) -> list[SlotId]:
-        """:meth:`remember`, off the event loop."""
-        return await asyncio.to_thread(lambda: self.remember(texts, **kwargs))
-
-    async def arecall(self, query: str, k: int = 4, **kwargs: Any) -> list[Hit]:
-        """:meth:`recall`, off the event loop."""
-        return await asyncio.to_thread(lambda: self.recall(query, k, **kwargs))
 
     async def aask(self, question: str, **kwargs: Any) -> Answer:
         """:meth:`ask`, off the event loop."""

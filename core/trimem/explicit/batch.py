@@ -17,9 +17,10 @@ from trimem.explicit.pieces import found_by_each, starts
 from trimem.explicit.read import Placement, moved
 from trimem.explicit.read_config import ReadConfig
 from trimem.explicit.reading import Passage, attended, passages_of
+from trimem.lm.answering import answer_of
 from trimem.lm.attach import attach
 from trimem.lm.attention import Attachment, AttentionShares
-from trimem.lm.generate import generate_rows, pieces
+from trimem.lm.generate import generate_rows
 from trimem.lm.memory import Memory, stack_rows
 from trimem.types import Answer, Hit, Timings
 
@@ -116,8 +117,11 @@ class Batch:
                 **options,
             )
         return [
-            Answer(
-                generation.text.strip(),
+            answer_of(
+                lm,
+                len(row.prompt),
+                row.placement.span,
+                generation,
                 attended(row.passages),
                 Timings(
                     search=self._searched - self._started,
@@ -125,11 +129,7 @@ class Batch:
                     first_token=generation.first_token - self._started,
                     total=generation.finished - self._started,
                 ),
-                prompt_tokens=len(row.prompt),
-                memory_tokens=row.placement.span,
-                new_tokens=generation.new_tokens,
-                citations=citations(lm, row.passages, generation.new_tokens),
-                pieces=tuple(pieces(lm, generation.ids)),
+                citations(lm, row.passages, generation.new_tokens),
             )
             for row, generation in zip(rows, said, strict=True)
         ]

@@ -13,7 +13,7 @@ from trimem.banks.identity import check_model
 from trimem.banks.slot_bank import SlotBank
 from trimem.banks.writer import Writer
 from trimem.checks import as_namespace, several
-from trimem.errors import FingerprintMismatch, SlotNotFoundError
+from trimem.errors import FingerprintMismatch
 from trimem.explicit.background import Background
 from trimem.explicit.cache import RecordCache
 from trimem.explicit.codec import GIVEN, FittedCodec
@@ -28,7 +28,7 @@ from trimem.reports import BankStats, SyncReport
 from trimem.store.capacity import Capacity
 from trimem.store.metadata import Document, utc_now
 from trimem.store.schema import BankRow
-from trimem.store.tensors import StagedShard
+from trimem.store.tensors import StagedShard, staging
 from trimem.text.encoders import Embeddings, Encoder, as_encoder
 from trimem.text.readers import MAX_BYTES
 from trimem.types import Hit, Namespace, SlotId
@@ -266,7 +266,7 @@ class StoredBank(SlotBank):
             SlotNotFoundError: A hit is not in the bank (any more).
         """
         ids = list({hit.id: None for hit in several(hits, "hits", Hit)})
-        self._check_held(ids)
+        self._store.check_held(ids)
         with self._lock:
             cold = self._records.missing(ids)
             if cold:
@@ -276,22 +276,13 @@ class StoredBank(SlotBank):
     def _compile(self, cold: Sequence[SlotId], progress: bool | None) -> None:
         self._store.forsake(cold)
         documents = self._pieces(cold)
-        staged: list[StagedShard] = []
-        try:
+        with staging() as staged:
             with track("compiling references", sum(map(len, documents)), progress) as advance:
                 self._records.compile(self.compiler, documents, staged, advance)
             self._store.set_tensors(staged)
             if self.capacity is not None and self.capacity.tensor_bytes is not None:
                 self._uses.write()
                 self._drop([slot for one in self._store.erase_excess(self.capacity, wait=0) for slot in one.slots])
-        finally:
-            for shard in staged:
-                shard.discard()  # nothing where it was stored
-
-    def _check_held(self, ids: Sequence[SlotId]) -> None:
-        held = {slot.id for slot in self._store.slots(ids)}
-        if gone := [slot for slot in ids if slot not in held]:
-            raise SlotNotFoundError(f"the bank in {self.folder} does not hold (any more) the slots {gone}")
 
     def _pieces(self, cold: Sequence[SlotId]) -> list[dict[SlotId, str]]:
         """Return the texts that must be compiled for slots: their own, or all of their documents."""

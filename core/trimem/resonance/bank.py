@@ -14,24 +14,25 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from trimem import tracing
 from trimem.checks import as_namespace, check_k, check_text, check_trust
-from trimem.errors import InvalidInputError, SlotNotFoundError
-from trimem.lm.generate import generate, pieces
+from trimem.errors import InvalidInputError
+from trimem.lm.answering import speak
+from trimem.lm.generate import check_new_tokens
 from trimem.lm.model import LanguageModel
 from trimem.resonance.consensus import Reconstruction
 from trimem.resonance.heard import Heard
 from trimem.resonance.hits import SoundHit, score
-from trimem.resonance.phonemes import Phonemes
 from trimem.resonance.places import Spot, parse_spot
 from trimem.resonance.prior import LanguagePrior
 from trimem.resonance.reading import BETA, SpanReading, format_of, lent
 from trimem.resonance.search import LONGEST_QUERY
+from trimem.resonance.sought import FRAME, Sought
 from trimem.resonance.sounds import Resonant
 from trimem.resonance.stored_bank import StoredBank
 from trimem.store.reader import SlotInLine
 from trimem.store.scope import format_path
-from trimem.store.words import FUNCTION_WORDS
-from trimem.types import Answer, Hit, Slot, SlotId, StoredText, Timings
+from trimem.types import Answer, Hit, Slot, SlotId, StoredText
 
 By = Literal["auto", "sound", "meaning", "place"]
 
@@ -105,10 +106,10 @@ class ResonanceBank(StoredBank):
         if isinstance(query, Heard):
             if by not in ("auto", "sound"):
                 raise InvalidInputError(f"what was heard is looked for by sound, not by {by}")
-            return self._recalled(self._by_sound(query.phonemes[:LONGEST_QUERY], k, path, where, min_trust))
+            return self._recalled(self._by_sound(self._sought(query), k, path, where, min_trust))
         check_text(query, "a query")
         if by == "sound":
-            return self._recalled(self._by_sound(self._phonemes(query), k, path, where, min_trust))
+            return self._recalled(self._by_sound(self._sought(query), k, path, where, min_trust))
         if by == "meaning":
             return self._decoded(super().recall(query, k, namespace=path, where=where, min_trust=min_trust))
         spot = parse_spot(query)
@@ -137,7 +138,7 @@ class ResonanceBank(StoredBank):
         units = self.speech.units(query)
         for i, phonemes in enumerate(self.speech.speak(units[:LONGEST_QUERY])):
             word = units[i].strip()
-            if len(phonemes) >= _LEAST_PHONEMES and word.lower() not in FUNCTION_WORDS:
+            if len(phonemes) >= _LEAST_PHONEMES and word.lower() not in FRAME:
                 like = self._sounds.like(phonemes, path)
                 if like is not None and like[1] >= SURE:
                     units[i] = units[i].replace(word, like[0])
@@ -223,14 +224,21 @@ class ResonanceBank(StoredBank):
             InvalidInputError: There is no model, or ``beta`` is below 0.
             UnsupportedModelError: The model's keys cannot be moved.
         """
+        lm = self._reader(model)
+        self._store.check_held([hit.id for hit in hits])
+        with lent(lm, hits, beta) as reading:
+            yield reading
+
+    def _reader(self, model: LanguageModel | None) -> LanguageModel:
+        """Return the model that reads; None is the bank's.
+
+        Raises:
+            InvalidInputError: There is none.
+        """
         lm = self.model if model is None else model
         if lm is None:
             raise InvalidInputError("a model is needed to read: give model=, or open the bank with one")
-        held = {slot.id for slot in self._store.slots([hit.id for hit in hits])}
-        if gone := [hit.id for hit in hits if hit.id not in held]:
-            raise SlotNotFoundError(f"the bank in {self.folder} does not hold (any more) the slots {gone}")
-        with lent(lm, hits, beta) as reading:
-            yield reading
+        return lm
 
     def ask(
         self,
@@ -262,25 +270,24 @@ class ResonanceBank(StoredBank):
             ContextLengthError: Memory, question and answer do not fit the model's context.
             InvalidInputError: The question is empty, k is less than 1, or the bank was opened without a model.
         """
-        begun = time.perf_counter()
-        hits = self.recall(question, k, namespace=namespace, where=where, min_trust=min_trust, by=by)
-        searched = time.perf_counter()
-        with self.attach(hits=hits, beta=beta) as reading:
-            loaded = time.perf_counter()
-            lm = self.model
-            assert lm is not None  # attach() has refused that
-            prompt = lm.tokenize(format_of(lm).question(question))
-            said = generate(lm, prompt, max_new_tokens=max_new_tokens, memory_tokens=reading.tokens, **options)
-            attended = reading.attended()
-        return Answer(
-            said.text.strip(),
-            attended,
-            Timings(searched - begun, loaded - searched, said.first_token - begun, said.finished - begun),
-            prompt_tokens=len(prompt),
-            memory_tokens=reading.tokens,
-            new_tokens=said.new_tokens,
-            pieces=tuple(pieces(lm, said.ids)),
-        )
+        check_text(question, "a query")
+        lm = self._reader(None)
+        check_new_tokens(lm, max_new_tokens)
+        asked = tracing.Asking(self.folder.name, lm.name, question, max_new_tokens)
+        with asked.under():
+            started = time.perf_counter()
+            hits = self.recall(question, k, namespace=namespace, where=where, min_trust=min_trust, by=by)
+            answer, _ = speak(
+                lm,
+                lm.tokenize(format_of(lm).question(question)),
+                self.attach(lm, hits=hits, beta=beta),
+                started=started,
+                searched=time.perf_counter(),
+                max_new_tokens=max_new_tokens,
+                **options,
+            )
+        asked.answered(answer)
+        return answer
 
     # How slots are found
 
@@ -288,21 +295,28 @@ class ResonanceBank(StoredBank):
         self, query: str, k: int, path: tuple[str, ...], where: Mapping[str, Any] | None, min_trust: float
     ) -> list[Hit]:
         """Return what is found by sound, if the best of it says the query nearly as it is; nothing else."""
-        spoken = [phonemes for phonemes in self.speech.speak(self.speech.units(query[:_LONGEST_QUOTATION])) if phonemes]
-        if not _LEAST_QUOTED <= len(spoken) <= LONGEST_QUERY or len(query) > _LONGEST_QUOTATION:
+        units = self.speech.units(query[:_LONGEST_QUOTATION])
+        sought = Sought.of(zip(units, self.speech.speak(units), strict=True))
+        if not _LEAST_QUOTED <= len(sought.phrase) <= LONGEST_QUERY or len(query) > _LONGEST_QUOTATION:
             return []
-        hits = self._by_sound(spoken, k, path, where, min_trust)
+        hits = self._by_sound(sought, k, path, where, min_trust)
         return hits if hits and isinstance(hits[0], SoundHit) and hits[0].quoted >= QUOTED else []
 
-    def _phonemes(self, query: str) -> list[Phonemes]:
-        spoken = [phonemes for phonemes in self.speech.speak(self.speech.units(query)) if phonemes]
-        if not spoken:
+    def _sought(self, query: str | Heard) -> Sought:
+        """Return what is looked for by sound; of what was heard, the words it most likely was tell what it is about."""
+        if isinstance(query, Heard):
+            units: Sequence[str] = self.speech.understand(query).units
+            words = [*zip(units, query.phonemes, strict=True)]
+        else:
+            units = self.speech.units(query)
+            words = [each for each in zip(units, self.speech.speak(units), strict=True) if each[1]]
+        if not words:
             raise InvalidInputError(f"nothing of {query!r} can be spoken: search by meaning, or say it in words")
-        return spoken[:LONGEST_QUERY]
+        return Sought.of(words[:LONGEST_QUERY])
 
     def _by_sound(
         self,
-        query: Sequence[Phonemes],
+        query: Sought,
         k: int,
         path: tuple[str, ...],
         where: Mapping[str, Any] | None,

@@ -19,7 +19,7 @@ class SoundHit(Hit):
         z: The same in standard deviations above all other slots that might have been found.
         word: The word of the slot that what resonates begins with.
         quoted: How well the query is heard as a phrase said there: nats as a share of what its phonemes could tell;
-            minus infinity where it was not compared as one.
+            minus infinity where too little of it is.
     """
 
     nats: float = 0.0

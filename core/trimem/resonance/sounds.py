@@ -19,7 +19,14 @@ from numpy.typing import NDArray
 
 from trimem.resonance.phonemes import Phonemes
 from trimem.resonance.search import PLACES, ResonanceIndex
+from trimem.resonance.sought import Sought
 from trimem.store.reader import SearchReader, SlotText
+
+PHRASE = 0.4
+"""The share of what its phonemes could tell from which on a query may be a phrase that was said.
+
+Less of it is the frame of a question, which others have said word by word: "who talked about".
+"""
 
 _STEP = 4096  # slots read in one go
 _LEAST_SPREAD = 1.0  # nats by which slots differ at least; fewer would make anything stand out in a small bank
@@ -47,7 +54,8 @@ class Resonant:
         nats: How much more likely the query was heard because of it than by chance.
         z: That in standard deviations above the other slots.
         word: The word of the slot that what resonates begins with.
-        quoted: How well the query is heard as a phrase said there: nats as a share of what its phonemes could tell.
+        quoted: How well the query is heard as a phrase said there: nats as a share of what its phonemes could tell;
+            minus infinity where that is less than :data:`PHRASE`.
     """
 
     row: int
@@ -114,7 +122,7 @@ class NamespaceSounds:
         return spoken in self._number
 
     def search(
-        self, query: Sequence[Phonemes], allowed: NDArray[np.int64] | None
+        self, query: Sought, allowed: NDArray[np.int64] | None
     ) -> tuple[dict[int, tuple[float, int, float]], int]:
         """Return nats, word and quotation by row for slots that sound like a query, and how many were compared.
 
@@ -124,20 +132,21 @@ class NamespaceSounds:
         if not inside.any():
             return {}, 0
         mask = None if inside.all() else torch.from_numpy(inside)[self.index.stretch.cpu()]
-        stretches, told = self.index.about(query, allowed=mask)
-        about = dict(zip(stretches.tolist(), told.tolist(), strict=True))
-        nothing = len(query) * math.log(0.5)
+        stretches, gained = self.index.about(query.about, allowed=mask)
+        about = dict(zip(stretches.tolist(), gained.tolist(), strict=True))
+        nothing = len(query.about) * math.log(0.5)
         found = {
             int(self.rows[stretch]): (max(nats, nothing) - math.log(2), self._begin(stretch), -math.inf)
             for stretch, nats in about.items()
         }
-        most = sum(map(len, query)) * math.log(max(len(self.index.vocabulary.inventory), 2))
-        for place in self.index.search(query, PLACES, allowed=mask):
+        most = sum(map(len, query.phrase)) * math.log(max(len(self.index.vocabulary.inventory), 2))
+        for place in self.index.search(query.phrase, PLACES, allowed=mask):
+            told = place.score if place.score >= PHRASE * most else -math.inf
             stretch = int(self.index.stretch[place.position])
             row = int(self.rows[stretch])
-            nats = float(np.logaddexp(about.get(stretch, nothing), place.score)) - math.log(2)
+            nats = float(np.logaddexp(about.get(stretch, nothing), told)) - math.log(2)
             if row not in found or nats > found[row][0]:
-                found[row] = nats, int(self._word_of[place.position]), place.score / most
+                found[row] = nats, int(self._word_of[place.position]), told / most
         return found, int(inside.sum())
 
     def _begin(self, stretch: int) -> int:
@@ -161,11 +170,11 @@ class FollowedSounds:
         self._paths: list[str] = []
         self._path_of: dict[int, str] = {}
 
-    def search(self, query: Sequence[Phonemes], path: str, allowed: NDArray[np.int64] | None, k: int) -> list[Resonant]:
+    def search(self, query: Sought, path: str, allowed: NDArray[np.int64] | None, k: int) -> list[Resonant]:
         """Return the ``k`` slots that sound most like a query, best first.
 
         Args:
-            query: Phonemes of each of its words.
+            query: What is looked for.
             path: Of the namespace, as it is stored; those below it are searched, too.
             allowed: Rows that may be found; None allows all of them.
             k: How many at most.
@@ -180,7 +189,7 @@ class FollowedSounds:
                 compared += inside
         ranked = sorted(found.items(), key=lambda item: (-item[1][0], item[0]))
         nats = np.array([told[0] for _, told in ranked])
-        z = _above_others(nats, compared, len(query) * math.log(0.5))
+        z = _above_others(nats, compared, len(query.about) * math.log(0.5))
         return [
             Resonant(row, each, float(z[i]), word, quoted) for i, (row, (each, word, quoted)) in enumerate(ranked[:k])
         ]

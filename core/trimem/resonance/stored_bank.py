@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from trimem.banks.documents import Given, Told, slot_id
 from trimem.banks.slot_bank import SlotBank
-from trimem.banks.writer import Writer
+from trimem.banks.writer import Writer, all_at_once
 from trimem.checks import several
 from trimem.errors import CorruptTensorError, InvalidInputError, SlotNotFoundError
 from trimem.lm.load import load_model
@@ -28,7 +28,7 @@ from trimem.store.capacity import Capacity
 from trimem.store.metadata import Document, utc_now
 from trimem.store.reader import SlotText
 from trimem.store.schema import BankRow
-from trimem.store.tensors import StagedShard
+from trimem.store.tensors import StagedShard, staging
 from trimem.text.chunking import Chunk, Chunker
 from trimem.text.encoders import Embeddings, Encoder, as_encoder
 from trimem.types import Metadata, Namespace, Slot, SlotId, Turn
@@ -195,19 +195,12 @@ class StoredBank(SlotBank):
         def length(text: str) -> int:
             return len(speech.units(text))
 
-        def stage(
-            pieces: Sequence[Mapping[SlotId, str]], staged: list[StagedShard], advance: Callable[[int], None]
-        ) -> None:
-            self._stage({slot: text for piece in pieces for slot, text in piece.items()}, heard, staged)
-            advance(sum(map(len, pieces)))
-
         cut = Chunker(length, config.slot_words)
-        writer = Writer(
-            self._store, self._encoder, cut, length, self._let_go, self.capacity, keep_text=config.keep_text
-        )
-        return writer.write(namespace, documents, "listening", stage if compile else None, progress)
+        writer = Writer(self._store, self._encoder, cut, length, self._drop, self.capacity, keep_text=config.keep_text)
+        stage = all_at_once(partial(self._stage, heard)) if compile else None
+        return writer.write(namespace, documents, "listening", stage, progress)
 
-    def _stage(self, texts: Mapping[SlotId, str], heard: Mapping[SlotId, Heard], staged: list[StagedShard]) -> None:
+    def _stage(self, heard: Mapping[SlotId, Heard], texts: Mapping[SlotId, str], staged: list[StagedShard]) -> None:
         speech = self.speech
         records = {
             slot: pack(speech.encode_heard(heard[slot]) if slot in heard else speech.encode(text), heard.get(slot))
@@ -216,25 +209,18 @@ class StoredBank(SlotBank):
         if records:
             staged.append(self._store.tensors.stage(records, {"lexicon": speech.lexicon.identity}))
 
-    def _let_go(self, slots: Sequence[SlotId] | Any) -> None:
-        self._drop(slots)
-
-    def _drop(self, slots: Any) -> None:
+    def _drop(self, slots: Collection[SlotId]) -> None:
         if slots:
             self._sounds.catch_up()
 
     def _compile(self, slots: Sequence[SlotId], progress: bool | None) -> None:
         self._store.forsake(slots)
         texts = {slot.id: slot.text for slot in self._store.slots(slots) if _can_be_made(slot)}
-        staged: list[StagedShard] = []
-        try:
+        with staging() as staged:
             with track("listening", len(texts), progress) as advance:
-                self._stage(texts, {}, staged)
+                self._stage({}, texts, staged)
                 advance(len(texts))
             self._store.set_tensors(staged)
-        finally:
-            for shard in staged:
-                shard.discard()  # nothing where it was stored
 
     def verify(self) -> IntegrityReport:
         """Compare every file and row with its checksum; see :meth:`SlotBank.verify`.

@@ -31,7 +31,7 @@ from trimem.store.metadata import MetadataStore
 from trimem.store.reader import in_batches
 from trimem.store.schema import BankRow, DocumentRow, ErasureRow, ItemRow, SlotRow
 from trimem.store.shards import ShardChange
-from trimem.store.tensors import StagedShard, Tensors
+from trimem.store.tensors import Tensors, staging
 from trimem.types import SlotId
 
 _BANK = ("mechanism", "model_name", "model_fingerprint", "encoder_fingerprint")
@@ -282,8 +282,7 @@ def _store_group(store: MetadataStore, export: Export, number: int, group: _Grou
             if _outcome(session, row, item, tensors) != "unchanged"
             for slot, checksum in tensors.items()
         }
-    staged: list[StagedShard] = []
-    try:
+    with staging() as staged:
         for records, made_by in export.parts(number):
             if chosen := {slot: tensors for slot, tensors in records.items() if slot in wanted}:
                 with export.distrust(f"a part of group {number}"):
@@ -298,9 +297,6 @@ def _store_group(store: MetadataStore, export: Export, number: int, group: _Grou
             change.merge_ripe()
             touch(session)
         done.records += len(sums)
-    finally:
-        for shard in staged:
-            shard.discard()  # nothing where it was stored
 
 
 def _put(session: Session, change: ShardChange, export: Export, group: _Group, done: _Done) -> None:

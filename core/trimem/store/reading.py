@@ -8,7 +8,7 @@ from pathlib import Path
 from sqlalchemy import func, select
 from torch import Tensor
 
-from trimem.errors import CorruptTensorError
+from trimem.errors import CorruptTensorError, SlotNotFoundError
 from trimem.reports import BankStats
 from trimem.store.database import Database
 from trimem.store.reader import in_batches
@@ -108,6 +108,16 @@ class ReadableStore(Database):
         """Return slots in the order of ``ids``; those that do not exist are left out."""
         with self.reader.session() as session:
             return self.reader.slots(session, ids)
+
+    def check_held(self, ids: Collection[SlotId]) -> None:
+        """Raise if the bank does not hold all of these slots.
+
+        Raises:
+            SlotNotFoundError: It does not.
+        """
+        held = {slot.id for slot in self.slots(list(ids))}
+        if gone := [slot for slot in ids if slot not in held]:
+            raise SlotNotFoundError(f"the bank in {self.path.parent} does not hold (any more) the slots {gone}")
 
     def whole(self, ids: Sequence[SlotId]) -> list[dict[SlotId, str]]:
         """Return the texts of all slots of the documents that these slots are of, by document and in order."""

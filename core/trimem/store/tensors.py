@@ -111,6 +111,17 @@ class StagedShard:
             self._file.close()  # which would write what a full disk had refused
 
 
+@contextmanager
+def staging() -> Iterator[list[StagedShard]]:
+    """Give a list for shards; what of it was not published when the ``with`` block ends is removed."""
+    staged: list[StagedShard] = []
+    try:
+        yield staged
+    finally:
+        for shard in staged:
+            shard.discard()
+
+
 class TensorStore:
     """Shards in a folder.
 

@@ -17,6 +17,7 @@ from trimem.checks import check_k
 from trimem.errors import InvalidInputError, SlotNotFoundError
 from trimem.progress import track
 from trimem.store.reader import in_batches
+from trimem.store.tensors import staging
 from trimem.store.vector_codec import CodedVectors
 from trimem.transit.idrp import Idrp
 from trimem.transit.numbers import NUMBERS
@@ -83,17 +84,14 @@ class TransitBank(StoredBank):
             for slot, (whole, parts) in encoded.items()
         }
         name = shard_of(codec.fingerprint)
-        staged = [self._store.tensors.stage({name: codec.to_tensors()}, {}, name)]
-        try:
+        with staging() as staged:
+            staged.append(self._store.tensors.stage({name: codec.to_tensors()}, {}, name))
             for some in in_batches(encoded):
                 vectors = torch.from_numpy(np.stack([encoded[slot][0] for slot in some]))
                 staged.append(self._staged(codec, some, vectors))
             config = replace(self.config, codec=codec.config.to_json())
             made_by = name_of(codec), codec.fingerprint
             return self._store.recode(codes, staged[1:], staged[0], made_by, config.to_json())
-        finally:
-            for shard in staged:
-                shard.discard()  # nothing where it was stored
 
     # Reading
 
@@ -169,9 +167,7 @@ class TransitBank(StoredBank):
             CorruptTensorError: The tensors of one cannot be read.
         """
         wanted = list(dict.fromkeys(ids))
-        held = {slot.id for slot in self._store.slots(wanted)}
-        if gone := [slot for slot in wanted if slot not in held]:
-            raise SlotNotFoundError(f"the bank in {self.folder} does not hold (any more) the slots {gone}")
+        self._store.check_held(wanted)
         with self._lock:
             if (row := self._store.bank()) is not None:
                 self._keep_up(row)

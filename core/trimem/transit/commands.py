@@ -10,7 +10,9 @@ import typer
 from trimem.console import JsonOption, errors_said, out, print_json
 
 transit = typer.Typer(
-    name="transit", help="Store images in few bytes, with a bound on the error.", no_args_is_help=True
+    name="transit",
+    help="Store images in few bytes, with a bound on the error; fit codecs to texts (fit-texts), for banks of them.",
+    no_args_is_help=True,
 )
 
 _ENCODED_AT_ONCE = 512

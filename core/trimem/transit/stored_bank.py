@@ -15,7 +15,7 @@ from torch import Tensor
 
 from trimem.banks.identity import check_model
 from trimem.banks.slot_bank import SlotBank
-from trimem.banks.writer import Writer
+from trimem.banks.writer import Writer, all_at_once
 from trimem.errors import FingerprintMismatch, InvalidInputError
 from trimem.progress import track
 from trimem.reports import BankStats, RepairReport
@@ -24,7 +24,7 @@ from trimem.store.metadata import Document, utc_now
 from trimem.store.reader import in_batches
 from trimem.store.schema import BankRow
 from trimem.store.search import HybridSearch
-from trimem.store.tensors import StagedShard
+from trimem.store.tensors import StagedShard, staging
 from trimem.store.vector_codec import CodedVectors
 from trimem.text.chunking import Chunk
 from trimem.text.encoders import Embeddings, Encoder, as_encoder
@@ -155,11 +155,14 @@ class StoredBank(SlotBank):
         codec = self._given_codec
         if row is not None and codec is not None and codec.fingerprint != row.model_fingerprint:
             codec = None  # it was refitted since
+        own = pretrained(self._encoder.fingerprint)
+        if codec is None and row is not None and own is not None and own.fingerprint == row.model_fingerprint:
+            codec = own  # whatever has become of the bank's copy of it
         if codec is None and row is not None and self._store.shard(name) is not None:
             config = self._stored_config(row)
             codec = Idrp.from_tensors(config.dim, config.codec, self._store.read_shared(name))
         if codec is None:
-            codec = pretrained(self._encoder.fingerprint)
+            codec = own
         if codec is None:
             raise InvalidInputError(
                 f"trimem has no codec for the encoder {self._encoder.fingerprint}: fit one to embeddings of texts like "
@@ -228,18 +231,13 @@ class StoredBank(SlotBank):
     def _write_coded(
         self, namespace: Namespace, documents: Sequence[Document], compile: bool, progress: bool | None
     ) -> dict[str, list[SlotId]]:
-        def stage(
-            pieces: Sequence[Mapping[SlotId, str]], staged: list[StagedShard], advance: Callable[[int], None]
-        ) -> None:
-            self._stage({slot: text for piece in pieces for slot, text in piece.items()}, staged)
-            advance(sum(map(len, pieces)))
-
         config = self.config
         writer = Writer(self._store, self._encoding, _whole, _words, self._drop, config.capacity)
+        stage = all_at_once(self._stage) if compile else None
         if config.surprise is None:
-            return writer.write(namespace, documents, "compressing texts", stage if compile else None, progress)
+            return writer.write(namespace, documents, "compressing texts", stage, progress)
         found = self._sorted_out(namespace, documents, config.surprise)
-        slots = writer.write(namespace, found.new, "compressing texts", stage if compile else None, progress)
+        slots = writer.write(namespace, found.new, "compressing texts", stage, progress)
         stood_for = {key: [slot] for key, slot in found.held.items()}
         stood_for |= {key: slots[other] for key, other in found.same.items()}
         for slot in (slot for several in stood_for.values() for slot in several):
@@ -277,16 +275,12 @@ class StoredBank(SlotBank):
 
     def _compile(self, slots: Sequence[SlotId], progress: bool | None) -> None:
         self._store.forsake(slots)
-        staged: list[StagedShard] = []
-        try:
+        with staging() as staged:
             with track("compressing texts", len(slots), progress) as advance:
                 for some in in_batches(slots):
                     self._stage({slot.id: slot.text for slot in self._store.slots(some)}, staged)
                     advance(len(some))
             self._store.set_tensors(staged)
-        finally:
-            for shard in staged:
-                shard.discard()  # nothing where it was stored
 
     def stats(self, *, namespace: str | Sequence[str] | None = None) -> BankStats:
         """Count what is stored, in all or under one namespace; the codec counts in all only."""

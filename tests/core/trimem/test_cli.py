@@ -490,6 +490,59 @@ def test_what_was_said_is_heard(tmp_path: Path, bank: str) -> None:
     assert json_of("stats", "--bank", bank)["slots"] == 0
 
 
+def test_what_was_said_is_asked_about_and_looked_after(docs: Path, bank: str, model: str, tmp_path: Path) -> None:
+    trimem("remember", str(docs), *here(bank), "--mechanism", "resonance")
+    told = ("boat?", *here(bank), "--model", model, "--max-new-tokens", "3")
+    answer = json_of("ask", *told, "-k", "1")
+    assert [hit["text"] for hit in answer["hits"]] == [BOAT]
+    assert answer["hits"][0]["attention"] == pytest.approx(1)
+    assert answer["new_tokens"] == 3
+    shown = trimem("ask", *told, "-k", "1").stdout
+    assert shown.startswith(answer["text"])
+    assert "boat.txt:1" in shown
+    for option in (("--explain",), ("--read", "mixed")):
+        assert "of explicit memory" in trimem("ask", *told, *option, code=1).stderr
+    looked_after(bank, tmp_path)
+    assert "resonance memory cannot be recompiled" in trimem("recompile", "--bank", bank, "--model", "x", code=1).stderr
+
+
+def test_slots_of_a_fixed_number(docs: Path, bank: str, model: str, tmp_path: Path) -> None:
+    said = trimem("remember", str(docs), *here(bank), "--mechanism", "transit", "--max-slots", "2")
+    assert "2 files are 2 references under acme/hr (+2)" in said.stdout
+    assert json_of("recall", "When does the boat leave?", *here(bank), "-k", "1")[0]["text"] == BOAT
+    (docs / "cake.txt").write_text(CAKE)
+    trimem("remember", str(docs / "cake.txt"), *here(bank))
+    assert json_of("stats", "--bank", bank)["slots"] == 2, "the bank knows how many there are"
+    assert "made with slots=2" in trimem("evict", "--bank", bank, "--max-slots", "3", code=1).stderr
+    refused = trimem("ask", "boat?", *here(bank), "--model", model, code=1).stderr
+    assert "InvalidInputError" in refused
+    assert "trimem recall" in refused
+    assert "leave --model out" in trimem("remember", str(docs), *here(bank), "--model", model, code=1).stderr
+    assert "transit memory, not of explicit" in trimem("sync", str(docs), *here(bank), code=1).stderr
+    looked_after(bank, tmp_path)
+    trimem("forget", *here(bank), "--all")
+    assert json_of("stats", "--bank", bank)["slots"] == 0
+    assert "fit-texts" in trimem("transit", "--help").stdout
+
+
+def looked_after(bank: str, tmp_path: Path) -> None:
+    """Verify, repair, compact, and move a bank of two slots, without being told of which mechanism it is."""
+    file, other = str(tmp_path / "moved.zip"), str(tmp_path / "moved")
+    assert "2 documents, 2 slots, 2 of them with tensors" in trimem("export", file, "--bank", bank).stdout
+    assert "2 documents added" in trimem("import", file, "--bank", other).stdout
+    found = [json_of("recall", "boat", *here(each)) for each in (bank, other)]
+    assert found[0] == found[1]
+    for tensors in (Path(other) / "tensors").iterdir():
+        tensors.unlink()
+    (Path(other) / "tensors" / f"{'0' * 32}.safetensors.{'1' * 32}.staged").touch()
+    assert "removed 1 files" in trimem("verify", "--bank", other, code=1).stdout
+    assert json_of("repair", "--bank", other)["problems"] == []
+    assert json_of("verify", "--bank", other)["ok"]
+    assert json_of("compact", "--bank", other)["shards_after"] >= 1
+    assert json_of("evict", "--bank", other)["slots"] == 0
+    assert [json_of("recall", "boat", *here(other))] == found[:1]
+
+
 def test_a_bank_holds_no_more_than_it_may(docs: Path, bank: str, model: str) -> None:
     trimem("remember", str(docs), *here(bank), "--model", model, "--max-slots", "1")
     assert json_of("stats", "--bank", bank)["slots"] == 1

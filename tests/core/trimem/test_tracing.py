@@ -19,7 +19,8 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from trimem import ExplicitBank, InvalidInputError, Turn
+from trimem import ExplicitBank, InvalidInputError, LanguageModel, ResonanceBank, ResonanceConfig, Turn
+from trimem.text.encoders import Encoder
 from trimem.tracing import CAPTURE
 
 SECRET = "The secret word is xqzzy."
@@ -100,6 +101,25 @@ def test_content_is_told_where_it_is_asked_for(
     bank.remember([Turn("Ann", None, "Hello."), "Bye."], namespace="a")
     turns = json.loads(told(spans.get_finished_spans()[-1])["gen_ai.memory.records"])
     assert turns == [{"content": "Ann: Hello."}, {"content": "Bye."}]
+
+
+def test_what_is_asked_of_resonance_memory_is_told_alike(
+    tmp_path: Path, spans: InMemorySpanExporter, tiny_llama: LanguageModel, encoder: Encoder
+) -> None:
+    config = ResonanceConfig(lexicon_words=1000)
+    with ResonanceBank.open(tmp_path / "calls", model=tiny_llama, encoder=encoder, config=config) as bank:
+        bank.remember(SECRET, namespace="a")
+        bank.ask("What is the secret word?", namespace="a", max_new_tokens=3)
+        with pytest.raises(InvalidInputError):
+            bank.ask("What is the secret word?", namespace="a", by="smell")  # type: ignore[arg-type]
+    *_, sought, said, failed, ended = spans.get_finished_spans()
+    assert [sought.name, said.name, failed.name, ended.name] == [*("search_memory", "chat llama") * 2]
+    assert sought.parent == said.get_span_context()
+    assert told(said)["gen_ai.memory.store.id"] == "calls"
+    assert told(said)["gen_ai.usage.output_tokens"] == 3
+    assert told(said)["gen_ai.memory.record.count"] == 1
+    assert (told(ended)["error.type"], ended.status.status_code) == ("InvalidInputError", StatusCode.ERROR)
+    assert "secret" not in "".join(span.to_json() for span in spans.get_finished_spans())
 
 
 def test_what_streams_belongs_to_who_asked(bank: ExplicitBank, spans: InMemorySpanExporter) -> None:

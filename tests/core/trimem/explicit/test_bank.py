@@ -206,7 +206,7 @@ def test_what_is_replaced_before_it_is_read_is_found_again(
     bank: ExplicitBank, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
     bank.remember(PUMP, namespace="a", ids="x")
-    check_held = bank._check_held
+    check_held = bank._store.check_held
     versions = iter((f"{PUMP} New.", f"{PUMP} Newer."))
 
     def overtaken(ids: Sequence[str]) -> None:
@@ -215,7 +215,7 @@ def test_what_is_replaced_before_it_is_read_is_found_again(
             break
         check_held(ids)
 
-    monkeypatch.setattr(bank, "_check_held", overtaken)
+    monkeypatch.setattr(bank._store, "check_held", overtaken)
     assert [hit.text for hit in WAYS[way](bank)] == [f"{PUMP} Newer."]
 
 

@@ -29,6 +29,7 @@ from trimem.lm.prompt import SEPARATOR
 from trimem.resonance.hits import SoundHit
 from trimem.resonance.phonemes import EnglishPhonemizer
 from trimem.resonance.reading import format_of
+from trimem.resonance.sounds import PHRASE
 from trimem.resonance.units import split_units
 from trimem.text.encoders import Encoder
 
@@ -84,6 +85,27 @@ class TestSound:
             assert 1 > best.score > second.score >= 0
         assert said(calls.recall("ilsa market", 1, namespace="acme", by="sound")) == [ILSE]
         assert said(calls.recall("ilsa market", 1, namespace="acme")) == [ILSE]
+
+    def test_what_a_question_is_about_counts_and_not_how_it_asks(
+        self, calls: ResonanceBank, english: EnglishPhonemizer
+    ) -> None:
+        framed = "Who talked about it before anybody asked?"
+        calls.remember(framed, namespace="acme")
+
+        def best(query: str | Heard) -> Hit:
+            return calls.recall(query, 1, namespace="acme", by="sound")[0]
+
+        for name in ("Reichenbach", "roychenbeck"):
+            assert said([best(f"Who talked about {name}?")]) == [FALLS]
+        heard = Heard([(word, 1.0) for word in english(["who", "talked", "about", "roychenbeck"])])
+        assert said([best(heard)]) == [FALLS]
+        for quotation in ("who talked about it", "hoo tocked about it before", "who was it about"):
+            assert best(quotation).text == framed, "where there is nothing else, that is what counts"
+        quoted, other = calls.recall("who talked about it before", 2, namespace="acme", by="sound")
+        assert isinstance(quoted, SoundHit)
+        assert isinstance(other, SoundHit)
+        assert quoted.quoted > PHRASE
+        assert other.quoted == float("-inf"), "too little of it is a phrase that was said there"
 
     def test_only_words_that_nobody_said_are_mended(self, calls: ResonanceBank) -> None:
         assert calls.mend("Who is Ilsa Market?", namespace="acme") == "Who is Ilse Marquardt?"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from trimem import (
     BankNotFoundError,
     CorruptTensorError,
     FingerprintMismatch,
+    Hit,
     InvalidInputError,
     SlotNotFoundError,
     TransitBank,
@@ -127,6 +129,17 @@ def test_vectors_are_what_the_encoder_made_up_to_the_bound(small: Open) -> None:
     bank.forget(namespace="a", ids=ids[0])
     with pytest.raises(SlotNotFoundError, match=ids[0]):
         bank.vectors(ids)
+
+
+def test_what_only_transit_memory_takes_is_taken_off_the_event_loop_too(small: Open) -> None:
+    bank = small(codec=CODEC)
+
+    async def use() -> list[Hit]:
+        await bank.aremember([PUMP, BOAT], namespace="a", compile=False)
+        return await bank.arecall(PUMP, 2, namespace="a", by="meaning", touch=False)
+
+    assert asyncio.run(use()) == bank.recall(PUMP, 2, namespace="a", by="meaning", touch=False)
+    assert bank.stats().compiled == 0
 
 
 def test_without_a_bound_hits_say_what_the_codec_expects(small: Open) -> None:
@@ -512,6 +525,18 @@ def test_a_damaged_codec_is_made_good_by_the_one_that_is_given(small: Open) -> N
     with small(codec=CODEC) as given:
         assert not given.repair().problems
     assert torch.equal(small().vectors(ids), before)
+
+
+def test_the_codec_that_comes_with_trimem_is_made_good_by_itself(tmp_path: Path, encoder: Encoder) -> None:
+    with TransitBank.open(tmp_path, encoder=encoder) as bank:
+        (slot,) = bank.remember(PUMP, namespace="a")
+        before = bank.vectors([slot])
+        bank._store.tensors.path(f"codec-{bank.codec.fingerprint}").unlink()
+    with TransitBank.open(tmp_path, encoder=encoder) as bank:
+        assert not bank.verify().ok
+        assert not bank.repair().problems
+        assert bank.verify().ok
+        assert torch.equal(bank.vectors([slot]), before)
 
 
 def test_no_model_can_attend_to_it(small: Open) -> None:
