@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from trimem.checks import as_namespace, check_k, check_text, check_trust
 from trimem.errors import InvalidInputError, SlotNotFoundError
 from trimem.lm.generate import generate, pieces
+from trimem.lm.marks import hidden, tokenize
 from trimem.lm.model import LanguageModel
 from trimem.resonance.consensus import Reconstruction
 from trimem.resonance.heard import Heard
@@ -24,7 +25,7 @@ from trimem.resonance.hits import SoundHit, score
 from trimem.resonance.phonemes import Phonemes
 from trimem.resonance.places import Spot, parse_spot
 from trimem.resonance.prior import LanguagePrior
-from trimem.resonance.reading import BETA, SpanReading, format_of, lent
+from trimem.resonance.reading import BETA, INSTRUCTION, SpanReading, format_of, lent
 from trimem.resonance.search import LONGEST_QUERY
 from trimem.resonance.sounds import Resonant
 from trimem.resonance.stored_bank import StoredBank
@@ -200,6 +201,10 @@ class ResonanceBank(StoredBank):
         (slot,) = self._slots([line[at].slot_id])
         return Position(slot, word, trajectory.state(word))
 
+    @property
+    def instruction(self) -> str:
+        return INSTRUCTION
+
     @contextmanager
     def attach(
         self, model: LanguageModel | None = None, *, hits: Sequence[Hit], beta: float = BETA
@@ -269,7 +274,7 @@ class ResonanceBank(StoredBank):
             loaded = time.perf_counter()
             lm = self.model
             assert lm is not None  # attach() has refused that
-            prompt = lm.tokenize(format_of(lm).question(question))
+            prompt = tokenize(lm, format_of(lm).question(hidden(lm, question)))
             said = generate(lm, prompt, max_new_tokens=max_new_tokens, memory_tokens=reading.tokens, **options)
             attended = reading.attended()
         return Answer(
