@@ -27,6 +27,11 @@ class Bank(ABC):
     attachable: ClassVar[bool] = True
     """Whether a model can attend to what it holds; where it cannot, :meth:`attach` refuses."""
 
+    @property
+    def instruction(self) -> str:
+        """What a model reads before that, in its system message; empty where nothing can be attached."""
+        return ""
+
     @abstractmethod
     def remember(
         self,

@@ -102,7 +102,10 @@ def chat(
             )
         find, attach = partial(find, history=history), partial(attach, read=read)
     reader = _Reader(find, attach)
-    return AnswerStream(_Speaking(lm, messages, tools, max_new_tokens, options, started, reader=reader).speak)
+    speaking = _Speaking(
+        lm, messages, tools, max_new_tokens, options, started, reader=reader, instruction=bank.instruction
+    )
+    return AnswerStream(speaking.speak)
 
 
 class _Reader:
@@ -132,9 +135,10 @@ class _Speaking:
         started: float,
         hits: Sequence[Hit] = (),
         reader: _Reader | None = None,
+        instruction: str = "",
     ) -> None:
         self._lm = lm
-        self._prompt = prompt(lm, messages, tools)
+        self._prompt = prompt(lm, messages, tools, instruction=instruction)
         self._max_new_tokens = max_new_tokens
         self._options = options
         self._hits = tuple(hits)

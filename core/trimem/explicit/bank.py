@@ -108,6 +108,10 @@ class ExplicitBank(StoredBank):
         rescored = [replace(hit, score=score) for hit, score in zip(hits, scores, strict=True)]
         return sorted(rescored, key=lambda hit: -hit.score)
 
+    @property
+    def instruction(self) -> str:
+        return self.config.instruction
+
     @contextmanager
     def attach(
         self,

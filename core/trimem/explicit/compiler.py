@@ -17,6 +17,7 @@ from trimem.explicit.read_config import READ_CONFIGS, ReadConfig
 from trimem.explicit.record import Record
 from trimem.explicit.repair import repaired
 from trimem.explicit.write import batches, encode_prefix, encode_references
+from trimem.lm.marks import hidden, tokenize
 from trimem.lm.model import LanguageModel
 from trimem.lm.prompt import SEPARATOR, followed, prompt_format, told
 from trimem.lm.spans import check_movable
@@ -74,11 +75,12 @@ class Compiler:
         """Return the token ids of what follows the references: what was said before the question, and it.
 
         ``system`` stands before the first thing the user says: references are written after the bank's instruction,
-        so nothing else can take its place.
+        so nothing else can take its place. Whatever marks of a chat template stand in it, none of it is more than text.
         """
-        history, question = told(system, history, question)
-        form = followed(self.lm, self.config.instruction, history, self.format) if history else self.format
-        return self.lm.tokenize(form.question(question))
+        said: list[Message] = [{"role": one["role"], "content": hidden(self.lm, one["content"])} for one in history]
+        before, asked = told(hidden(self.lm, system), said, hidden(self.lm, question))
+        form = followed(self.lm, self.config.instruction, before) if before else self.format
+        return tokenize(self.lm, form.question(asked))
 
     def chunks(self, text: str) -> list[Chunk]:
         """Cut a text into references."""

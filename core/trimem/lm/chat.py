@@ -8,7 +8,9 @@ from typing import Any, TypeAlias
 from jinja2 import TemplateError
 
 from trimem.errors import InvalidInputError, UnsupportedModelError
+from trimem.lm.marks import hidden_in, tokenize
 from trimem.lm.model import LanguageModel
+from trimem.lm.prompt import after_references, render
 
 ChatMessage: TypeAlias = Mapping[str, Any]
 """As transformers has it: ``role`` and ``content``, and ``tool_calls`` where the model called tools."""
@@ -43,15 +45,20 @@ def check_tools(lm: LanguageModel) -> None:
         )
 
 
-def prompt(lm: LanguageModel, messages: Sequence[ChatMessage], tools: Sequence[Tool] = ()) -> list[int]:
+def prompt(
+    lm: LanguageModel, messages: Sequence[ChatMessage], tools: Sequence[Tool] = (), *, instruction: str = ""
+) -> list[int]:
     """Return the token ids of a conversation, up to where the model's next message begins.
 
-    A model without a chat template reads questions and answers in plain text.
+    A model without a chat template reads questions and answers in plain text. Whatever marks of a template stand in
+    what is said, none of it is more than text.
 
     Args:
         lm: The model.
         messages: The conversation, oldest first.
         tools: What the model may call.
+        instruction: Of the memory that is attached, whose message the conversation continues where the template can:
+            there is one system message, of the instruction, what is remembered, what the application says and tools.
 
     Raises:
         InvalidInputError: The model's chat template refuses such a conversation.
@@ -59,23 +66,19 @@ def prompt(lm: LanguageModel, messages: Sequence[ChatMessage], tools: Sequence[T
     """
     if tools:
         check_tools(lm)
+    said = hidden_in(lm, messages)
     if lm.tokenizer.chat_template is None:
-        return lm.tokenize(f"{lm.tokenizer.bos_token or ''}{''.join(map(_plain, messages))}Answer:")
-    return lm.tokenize(_applied(lm, messages, tools))
+        start = "" if instruction else lm.tokenizer.bos_token or ""
+        return tokenize(lm, f"{start}{''.join(map(_plain, said))}Answer:")
+    rest = after_references(lm, instruction, said, tools) if instruction else None
+    return tokenize(lm, _applied(lm, said, tools) if rest is None else rest)
 
 
 def _applied(lm: LanguageModel, messages: Sequence[ChatMessage], tools: Sequence[Tool]) -> str:
     try:
-        text = lm.tokenizer.apply_chat_template(
-            [dict(message) for message in messages],
-            tools=[dict(tool) for tool in tools] or None,
-            tokenize=False,
-            add_generation_prompt=True,
-        )
+        return render(lm, messages, tools)
     except TemplateError as error:
         raise InvalidInputError(f"the chat template of {lm.name} does not take this conversation: {error}") from error
-    assert isinstance(text, str)  # what tokenize=False means
-    return text
 
 
 def _plain(message: ChatMessage) -> str:

@@ -7,8 +7,9 @@ that every reference was written under (Memory³, section 3.2).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from jinja2 import TemplateError
 
@@ -69,26 +70,26 @@ def told(system: str, history: Sequence[Message], question: str) -> tuple[Sequen
     return history, f"{system}{SEPARATOR}{question}"
 
 
-def followed(lm: LanguageModel, instruction: str, history: Sequence[Message], format: PromptFormat) -> PromptFormat:
+def followed(lm: LanguageModel, instruction: str, history: Sequence[Message]) -> PromptFormat:
     """Return the format of a question that follows others: the references come first, then what was said.
 
     Args:
         lm: The model.
-        instruction: As of ``format``.
+        instruction: As of :func:`prompt_format`; what stands before the references is the same.
         history: What was said before the question.
-        format: The format without history; the new one has its prefix, which references were written after.
 
     Raises:
         InvalidInputError: The model's chat template refuses such a conversation.
     """
+    plain = prompt_format(lm, instruction)  # anew, since a template may tell what day it is
     if lm.tokenizer.chat_template is None:
         said = "".join(
             f"Question: {one['content']}\nAnswer:" if one["role"] == "user" else f" {one['content']}{SEPARATOR}"
             for one in history
         )
-        return PromptFormat(format.prefix, f"{said}{format.before_question}", format.after_question)
+        return PromptFormat(plain.prefix, f"{said}{plain.before_question}", plain.after_question)
     for found in _formats(lm, instruction, history):
-        if found.prefix == format.prefix:
+        if found.prefix == plain.prefix:
             return found
     raise InvalidInputError(
         f"the chat template of {lm.name} does not take this history after references: its first message must be the "
@@ -96,25 +97,66 @@ def followed(lm: LanguageModel, instruction: str, history: Sequence[Message], fo
     )
 
 
+def after_references(
+    lm: LanguageModel, instruction: str, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()
+) -> str | None:
+    """Return how a conversation goes on after references: its system message is the one they stand in.
+
+    Args:
+        lm: The model, which has a chat template.
+        instruction: As of :func:`prompt_format`.
+        messages: The conversation; what its system message says comes after the references.
+        tools: What the model may call.
+
+    Returns:
+        What follows the references; None where the template tells of tools before them, or takes no such conversation.
+    """
+    prefix = prompt_format(lm, instruction).prefix
+    without = [rest for _, rest in _written(lm, instruction, messages)] if tools else []
+    for before, rest in _written(lm, instruction, messages, tools):
+        if before == prefix or (tools and rest not in without):  # Llama's tells before, too, that there are tools
+            return rest
+    return None
+
+
 def _formats(lm: LanguageModel, instruction: str, history: Sequence[Message]) -> Iterator[PromptFormat]:
     """Return the formats with the references in the system message, and in the first message of the user."""
+    for prefix, rest in _written(lm, instruction, [*history, {"role": "user", "content": _QUESTION}]):
+        before, after = rest.rsplit(_QUESTION, 1)
+        yield PromptFormat(prefix, before, after)
+
+
+def _written(
+    lm: LanguageModel, instruction: str, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()
+) -> Iterator[tuple[str, str]]:
+    """Return what stands before and after references in the system message, and in the first message of the user."""
     notes = f"{instruction}{SEPARATOR}{_REFERENCES}"
-    said = [*map(dict, history), {"role": "user", "content": _QUESTION}]
-    ways = [[{"role": "system", "content": notes}, *said]]
-    if said[0]["role"] == "user":
-        ways.append([{"role": "user", "content": f"{notes}{said[0]['content']}"}, *said[1:]])
-    for messages in ways:
+    system, said = ("", messages) if messages[0]["role"] != "system" else (str(messages[0]["content"]), messages[1:])
+    ways = [[{"role": "system", "content": f"{notes}{system}"}, *said]]
+    if said and said[0]["role"] == "user":
+        asked = f"{system}{SEPARATOR}{said[0]['content']}" if system else said[0]["content"]
+        ways.append([{**said[0], "content": f"{notes}{asked}"}, *said[1:]])
+    for way in ways:
         try:
-            rendered = _render(lm, messages)
+            rendered = render(lm, way, tools)
         except TemplateError:
             continue
         if _REFERENCES in rendered:
             prefix, rest = rendered.split(_REFERENCES, 1)
-            before, after = rest.rsplit(_QUESTION, 1)
-            yield PromptFormat(prefix, before, after)
+            yield prefix, rest
 
 
-def _render(lm: LanguageModel, messages: list[dict[str, str]]) -> str:
-    rendered = lm.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+def render(lm: LanguageModel, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]) -> str:
+    """Return a conversation as a model's chat template writes it, up to where the model's next message begins.
+
+    Raises:
+        TemplateError: The template refuses it.
+    """
+    rendered = lm.tokenizer.apply_chat_template(
+        [dict(message) for message in messages],
+        tools=[dict(tool) for tool in tools] or None,
+        tokenize=False,
+        add_generation_prompt=True,
+    )
     assert isinstance(rendered, str)  # what tokenize=False means
     return rendered

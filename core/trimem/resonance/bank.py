@@ -19,13 +19,14 @@ from trimem.checks import as_namespace, check_k, check_text, check_trust
 from trimem.errors import InvalidInputError
 from trimem.lm.answering import speak
 from trimem.lm.generate import check_new_tokens
+from trimem.lm.marks import hidden, tokenize
 from trimem.lm.model import LanguageModel
 from trimem.resonance.consensus import Reconstruction
 from trimem.resonance.heard import Heard
 from trimem.resonance.hits import SoundHit, score
 from trimem.resonance.places import Spot, parse_spot
 from trimem.resonance.prior import LanguagePrior
-from trimem.resonance.reading import BETA, SpanReading, format_of, lent
+from trimem.resonance.reading import BETA, INSTRUCTION, SpanReading, format_of, lent
 from trimem.resonance.search import LONGEST_QUERY
 from trimem.resonance.sought import FRAME, Sought
 from trimem.resonance.sounds import Resonant
@@ -201,6 +202,10 @@ class ResonanceBank(StoredBank):
         (slot,) = self._slots([line[at].slot_id])
         return Position(slot, word, trajectory.state(word))
 
+    @property
+    def instruction(self) -> str:
+        return INSTRUCTION
+
     @contextmanager
     def attach(
         self, model: LanguageModel | None = None, *, hits: Sequence[Hit], beta: float = BETA
@@ -279,7 +284,7 @@ class ResonanceBank(StoredBank):
             hits = self.recall(question, k, namespace=namespace, where=where, min_trust=min_trust, by=by)
             answer, _ = speak(
                 lm,
-                lm.tokenize(format_of(lm).question(question)),
+                tokenize(lm, format_of(lm).question(hidden(lm, question))),
                 self.attach(lm, hits=hits, beta=beta),
                 started=started,
                 searched=time.perf_counter(),

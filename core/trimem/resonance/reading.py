@@ -67,7 +67,7 @@ def lent(lm: LanguageModel, hits: Sequence[Hit], beta: float) -> Iterator[SpanRe
     if isinstance(beta, bool) or not isinstance(beta, int | float) or not 0 <= beta < float("inf"):
         raise InvalidInputError(f"beta must be a finite number of at least 0, got {beta!r}")
     before, *read = read_spans(
-        lm, lm.tokenize(format_of(lm).prefix), [lm.tokenize(f"{hit.text}{SEPARATOR}") for hit in hits]
+        lm, lm.tokenize(format_of(lm).prefix), [lm.tokenize(f"{hit.text}{SEPARATOR}", control=False) for hit in hits]
     )
     spans = [before, *reversed(read)]
     bias = [0.0, *(beta * hit.z if isinstance(hit, SoundHit) else 0.0 for hit in reversed(hits))]

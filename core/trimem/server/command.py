@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import ipaddress
 from pathlib import Path
 from typing import Annotated
@@ -65,6 +66,8 @@ def serve(
         err.print("every request is logged with its method, path, status and time; nothing of what is said")
         logging = copy.deepcopy(LOGGING_CONFIG)
         logging["loggers"]["trimem.server"] = {"handlers": ["default"], "level": "INFO", "propagate": False}
+        gc.collect()
+        gc.freeze()  # what is loaded stays: to look through all of it again would stop every answer for a while
         uvicorn.run(app, host=host, port=port, access_log=False, log_config=logging, timeout_graceful_shutdown=5)
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+T = TypeVar("T")
+Many: TypeAlias = Annotated[list[T], Field(fail_fast=True)]  # to find all that is wrong with a million takes seconds
 Stop = Annotated[str, Field(min_length=1, max_length=256)]
 Count = Annotated[int, Field(ge=1, le=1000)]
 
@@ -25,7 +27,7 @@ class ChatMessage(_Request):
     """What was said, and by whom."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[TextPart]
+    content: str | Many[TextPart]
     name: str | None = None  # says nothing to these models
 
     @property
@@ -53,7 +55,7 @@ class ChatRequest(_Request):
     """A request for a chat completion."""
 
     model: str
-    messages: list[ChatMessage] = Field(min_length=1)
+    messages: Many[ChatMessage] = Field(min_length=1)
     max_tokens: int | None = Field(None, ge=1)
     max_completion_tokens: int | None = Field(None, ge=1)
     temperature: float | None = Field(None, ge=0, le=2)
@@ -88,9 +90,9 @@ class ChatRequest(_Request):
 class RememberRequest(_Request):
     """Texts to remember."""
 
-    texts: str | list[str]
-    metadata: dict[str, Any] | list[dict[str, Any]] | None = None
-    ids: str | list[str] | None = None
+    texts: str | Many[str]
+    metadata: dict[str, Any] | Many[dict[str, Any]] | None = None
+    ids: str | Many[str] | None = None
 
 
 class SearchRequest(_Request):
@@ -104,6 +106,6 @@ class SearchRequest(_Request):
 class ForgetRequest(_Request):
     """What to forget: ids, what has this metadata, or all."""
 
-    ids: str | list[str] | None = None
+    ids: str | Many[str] | None = None
     where: dict[str, Any] | None = None
     all: bool = False

@@ -9,7 +9,7 @@ import pytest
 from tests import tiny
 from trimem import ExplicitConfig, InvalidInputError, LanguageModel, UnsupportedModelError
 from trimem.explicit.compiler import Compiler
-from trimem.lm.prompt import PromptFormat, followed, prompt_format
+from trimem.lm.prompt import after_references, followed, prompt_format
 from trimem.types import Message
 
 INSTRUCTION = "Read these notes."
@@ -56,7 +56,7 @@ def templated(tiny_llama: LanguageModel) -> Templated:
 def test_references_come_first_then_what_was_said_then_the_question(templated: Templated, name: str) -> None:
     lm = templated(TEMPLATES[name])
     plain = prompt_format(lm, INSTRUCTION)
-    form = followed(lm, INSTRUCTION, HISTORY, plain)
+    form = followed(lm, INSTRUCTION, HISTORY)
     assert form.prefix == plain.prefix
     assert INSTRUCTION in form.prefix
     assert form.after_question == plain.after_question
@@ -70,7 +70,7 @@ def test_references_come_first_then_what_was_said_then_the_question(templated: T
 
 def test_with_a_system_message_it_is_the_whole_conversation_as_the_template_has_it(templated: Templated) -> None:
     lm = templated(TEMPLATES["system"])
-    form = followed(lm, INSTRUCTION, HISTORY, prompt_format(lm, INSTRUCTION))
+    form = followed(lm, INSTRUCTION, HISTORY)
     messages = [
         {"role": "system", "content": f"{INSTRUCTION}\n\nA note."},
         *map(dict, HISTORY),
@@ -84,17 +84,61 @@ def test_no_history_is_no_history(templated: Templated) -> None:
     for template in TEMPLATES.values():
         lm = templated(template)
         plain = prompt_format(lm, INSTRUCTION)
-        assert followed(lm, INSTRUCTION, (), plain) == plain
+        assert followed(lm, INSTRUCTION, ()) == plain
+
+
+def test_a_template_that_tells_the_day_takes_a_history_on_the_next(templated: Templated) -> None:
+    lm = templated("Monday" + str(TEMPLATES["system"]))
+    compiler = Compiler(lm, ExplicitConfig())
+    before = compiler.question("And now?", HISTORY)
+    lm.tokenizer.chat_template = "Tuesday" + str(TEMPLATES["system"])
+    assert compiler.question("And now?", HISTORY) == before
+
+
+SAID = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "What time is it?"}]
+TOOLS = [{"type": "function", "function": {"name": "now"}}]
+TOLD = "{% if tools %}<tools>{{ tools | tojson }}</tools>{% endif %}"
+QWEN = (
+    "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% if loop.first %}"
+    + TOLD
+    + "{% endif %}{% endfor %}<assistant>"
+)
+LLAMA = (
+    "{% for m in messages %}<{{ m.role }}>{% if loop.first and tools %}Environment: ipython\n{% endif %}"
+    "{% if loop.index == 2 %}" + TOLD + "{% endif %}{{ m.content }}{% endfor %}<assistant>"
+)
+HERMES = TOLD + str(TEMPLATES["system"])
+
+
+@pytest.mark.parametrize("template", [QWEN, LLAMA])
+def test_tools_are_told_after_references_in_the_same_message(templated: Templated, template: str) -> None:
+    lm = templated(template)
+    rest = after_references(lm, INSTRUCTION, SAID, TOOLS)
+    assert rest is not None
+    assert rest.startswith("Be kind.")
+    assert "<system>" not in rest
+    assert "now" in rest
+    assert rest.endswith("What time is it?<assistant>")
+    assert after_references(lm, INSTRUCTION, SAID) == "Be kind.<user>What time is it?<assistant>"
+
+
+def test_tools_that_are_told_before_references_cannot_be(templated: Templated) -> None:
+    lm = templated(HERMES)
+    assert after_references(lm, INSTRUCTION, SAID, TOOLS) is None
+    assert after_references(lm, INSTRUCTION, SAID) == "Be kind.<user>What time is it?<assistant>"
+
+
+def test_without_a_system_message_references_stand_in_the_users_first(templated: Templated) -> None:
+    lm = templated(TEMPLATES["no_system"])
+    assert after_references(lm, INSTRUCTION, SAID) == "Be kind.\n\nWhat time is it?<assistant>"
+    assert after_references(lm, INSTRUCTION, SAID[:1]) is None
 
 
 def test_what_a_template_refuses_is_said(templated: Templated) -> None:
     lm = templated(TEMPLATES["no_system"])
-    plain = prompt_format(lm, INSTRUCTION)
     for wrong in (HISTORY[1:], HISTORY[:1], [HISTORY[0], HISTORY[0]], [HISTORY[1], HISTORY[1]]):
         with pytest.raises(InvalidInputError, match="must take turns"):
-            followed(lm, INSTRUCTION, wrong, plain)
-    with pytest.raises(InvalidInputError, match="must take turns"):
-        followed(lm, INSTRUCTION, HISTORY, PromptFormat("another", "", ""))
+            followed(lm, INSTRUCTION, wrong)
     with pytest.raises(UnsupportedModelError, match="chat template"):
         prompt_format(templated("{{ raise_exception('no') }}"), INSTRUCTION)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import re
 import signal
@@ -42,14 +43,35 @@ def test_what_cannot_be_served_is_refused(tmp_path: Path, arguments: list[str], 
     assert not (tmp_path / "bank").exists()
 
 
-def test_served_until_it_is_interrupted(tmp_path: Path, bank: ExplicitBank, tiny_llama: LanguageModel) -> None:
+@pytest.fixture
+def model(tmp_path: Path, tiny_llama: LanguageModel) -> str:
+    """The folder of a model."""
     tiny_llama.model.save_pretrained(tmp_path / "model")
     tiny_llama.tokenizer.save_pretrained(tmp_path / "model")
+    return str(tmp_path / "model")
+
+
+def test_what_is_loaded_is_not_searched_for_garbage_while_it_serves(
+    tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frozen: list[int] = []
+    monkeypatch.setattr("uvicorn.run", lambda *_, **__: frozen.append(gc.get_freeze_count()))
+    try:
+        result = CliRunner().invoke(
+            app, ["serve", "--bank", str(tmp_path / "bank"), "--model", model, "--namespace", "a"]
+        )
+    finally:
+        gc.unfreeze()
+    assert result.exit_code == 0, result.stderr
+    assert frozen[0] > 100_000
+
+
+def test_served_until_it_is_interrupted(tmp_path: Path, bank: ExplicitBank, model: str) -> None:
     (tmp_path / "keys.json").write_text(json.dumps({ANN: "acme/ann", BOB: "acme/bob"}))
     bank.remember(PUMP, namespace=("acme", "ann"))
     bank.close()
     command = [str(Path(sys.executable).parent / "trimem"), "serve", "--bank", str(bank.folder)]
-    command += ["--model", str(tmp_path / "model"), "--keys", str(tmp_path / "keys.json"), "--port", "0"]
+    command += ["--model", model, "--keys", str(tmp_path / "keys.json"), "--port", "0"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         said = []
