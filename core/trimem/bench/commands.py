@@ -326,7 +326,12 @@ def bench_transit(
     bank: Annotated[
         Path | None, typer.Option("--bank", help="A file in SQuAD's format, whose paragraphs a bank of texts holds.")
     ] = None,
-    n: Annotated[int, typer.Option("--n", help="Questions to answer from key-values, or to look for in a bank.")] = 20,
+    talk: Annotated[
+        Path | None, typer.Option("--talk", help="A file in LoCoMo's format, whose turns are written as they surprise.")
+    ] = None,
+    n: Annotated[
+        int, typer.Option("--n", help="Questions to answer from key-values, or to look for in a bank or a talk.")
+    ] = 20,
     train: Annotated[
         Path | None, typer.Option("--train", help="Images to fit to where others are measured; by default every other.")
     ] = None,
@@ -361,6 +366,7 @@ def bench_transit(
         fitted_to=fitted_to,
         kv=kv,
         bank=bank,
+        talk=talk,
         n=n,
         tasks=task or IMAGE_TASKS,
         names=system or DEFAULT,
@@ -376,7 +382,7 @@ def bench_transit(
         plot_transit(result, plot)
     measured = {name for row in result["rows"] for name, value in row.items() if value is not None}
     _print([{name: value for name, value in row.items() if name in measured} for row in result["rows"]])
-    for rows in (result["bank"], result["slots"], [result["churn"]] if result["churn"] else []):
+    for rows in (result["bank"], result["talk"], result["slots"], [result["churn"]] if result["churn"] else []):
         _print(rows)
 
 

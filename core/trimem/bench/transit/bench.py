@@ -15,6 +15,7 @@ from trimem.bench.environment import environment
 from trimem.bench.transit.bank import measure_bank
 from trimem.bench.transit.key_values import KV_SYSTEMS, measure_key_values
 from trimem.bench.transit.systems import FIXED, SYSTEMS, Task
+from trimem.bench.transit.talk import measure_talk
 from trimem.bench.transit.tasks import Data, embeddings, held_out, paper, recall
 from trimem.drawing import new_figure
 from trimem.errors import InvalidInputError
@@ -41,6 +42,7 @@ def run(
     kv: Path | None = None,
     lm: LanguageModel | None = None,
     bank: Path | None = None,
+    talk: Path | None = None,
     n: int = 20,
     tasks: Sequence[str] = IMAGE_TASKS,
     names: Sequence[str] = DEFAULT,
@@ -61,7 +63,8 @@ def run(
         kv: A file in SQuAD's format, for key-values.
         lm: The model that answers from them; None is the small one that comes as a wheel.
         bank: A file in SQuAD's format, whose paragraphs a bank of texts holds.
-        n: Questions that are answered from key-values, or looked for in the bank.
+        talk: A file in LoCoMo's format, whose dialogues are written as they surprise.
+        n: Questions that are answered from key-values, or looked for in the bank or the talk.
         tasks: What to do with images, of :data:`IMAGE_TASKS`.
         names: Systems, of :data:`trimem.bench.transit.systems.SYSTEMS`.
         numbers: In what codes are stored.
@@ -78,8 +81,10 @@ def run(
         raise InvalidInputError(f"systems are {', '.join(SYSTEMS)}, got {', '.join(sorted(unknown))}")
     if unknown := set(tasks) - set(IMAGE_TASKS):
         raise InvalidInputError(f"tasks are {', '.join(IMAGE_TASKS)}, got {', '.join(sorted(unknown))}")
-    if images is None and squad is None and kv is None and bank is None and not slots:
-        raise InvalidInputError("there is nothing to measure: give --images, --embeddings, --kv, --bank or --slots")
+    if not slots and all(source is None for source in (images, squad, kv, bank, talk)):
+        raise InvalidInputError(
+            "there is nothing to measure: give --images, --embeddings, --kv, --bank, --talk or --slots"
+        )
     found: list[Data] = [_image_task(task, images, train, seed) for task in tasks] if images is not None else []
     if squad is not None:
         found.append(embeddings(squad, (48,), fitted_to))
@@ -104,6 +109,7 @@ def run(
         "kv": None if kv is None else kv.name,
         "rows": rows,
         "bank": [] if bank is None else measure_bank(bank, n=n, seed=seed),
+        "talk": [] if talk is None else measure_talk(talk, n=n, seed=seed),
         "slots": [_time_slots(capacity, seed) for capacity in slots],
         "churn": _churn(min(slots), churn, seed) if slots and churn else None,
         "environment": environment(),

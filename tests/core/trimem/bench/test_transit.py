@@ -14,6 +14,7 @@ from tests.core.trimem.transit.test_images import picture
 from trimem import InvalidInputError, LanguageModel
 from trimem.bench.transit.bench import run
 from trimem.bench.transit.systems import SYSTEMS, Task
+from trimem.bench.transit.talk import SURPRISES
 from trimem.bench.transit.tasks import recall
 from trimem.cli import app
 from trimem.transit.config import TransitConfig
@@ -141,6 +142,23 @@ def test_key_values_are_answered_from(tmp_path: Path, tiny_llama: LanguageModel)
     assert rows[0]["mse"] < rows[1]["mse"] < rows[3]["mse"]
     assert rows[3]["bytes"] < rows[2]["bytes"] <= of["int4", None]["bytes"] < of["float16", None]["bytes"] == 64
     assert all(0 < row["answer_nll"] < 100 for row in rows)
+
+
+def test_what_does_not_surprise_takes_no_slot(tmp_path: Path) -> None:
+    days = ["1:56 pm on 8 May, 2023", "1:56 pm on 9 May, 2023"]
+    said = ["I saw a heron on the lake.", "We baked an almond cake.", "My brother fixes old clocks."]
+    said.append(said[0].replace("saw", "just saw"))
+    turns = [{"speaker": "Ada", "dia_id": f"D1:{i}", "text": text} for i, text in enumerate(said, start=1)]
+    talk = {"session_1_date_time": days[0], "session_1": turns[:2], "session_2_date_time": days[1]}
+    asked = [{"question": "Who baked a cake?", "answer": "Ada", "evidence": ["D1:2"], "category": 4}]
+    path = tmp_path / "locomo.json"
+    path.write_text(json.dumps([{"conversation": {**talk, "session_2": turns[2:]}, "qa": asked}]))
+    every, *rows = run(talk=path, n=9)["talk"]
+    assert (every["surprise"], every["slots"], every["turns"], every["recall_at_1"], every["n"]) == (None, 4, 4, 1.0, 1)
+    assert [row["surprise"] for row in rows[::2]] == list(SURPRISES)
+    assert [row["slots"] for row in rows[::2]] == [row["slots"] for row in rows[1::2]]
+    assert rows[0]["slots"] == 3, "the heron takes one"
+    assert rows[2]["recall_at_10"] == 1.0
 
 
 def test_what_cannot_be_measured_is_refused(tmp_path: Path) -> None:
