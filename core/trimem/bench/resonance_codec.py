@@ -121,8 +121,8 @@ def _codec_row(
         signal_bytes_per_token=trajectory.sizes["codes"] / total,
         tokens_exact=sum(length for length, same in zip(lengths, right, strict=True) if same) / total,
         blocks=trajectory.blocks,
-        blocks_flagged=len(found.flagged),
-        blocks_silently_wrong=len(wrong - set(found.flagged)),
+        blocks_flagged=len(found.flagged_blocks),
+        blocks_silently_wrong=len(wrong - set(found.flagged_blocks)),
         tokens_per_second=total / seconds,
         tokens=total,
     )

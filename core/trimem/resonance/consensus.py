@@ -68,19 +68,19 @@ class Reconstruction:
         units: The same, word by word.
         start: Position of the first word.
         verified_blocks: Blocks whose checksum holds.
-        flagged: Blocks whose checksum fails: their text is a guess.
+        flagged_blocks: Blocks whose checksum fails: their text is a guess.
     """
 
     text: str
     units: tuple[str, ...] = field(repr=False)
     start: int
     verified_blocks: tuple[int, ...]
-    flagged: tuple[int, ...]
+    flagged_blocks: tuple[int, ...]
 
     @property
     def verified(self) -> bool:
         """Whether all of it is as it was."""
-        return not self.flagged
+        return not self.flagged_blocks
 
 
 def code_evidence(trajectory: Trajectory, codebook: Codebook, start: int, stop: int, k: int = CANDIDATES) -> Evidence:

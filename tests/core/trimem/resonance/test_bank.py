@@ -240,7 +240,7 @@ class TestHeard:
         assert hit.text == "the garden was full of water in january"
         assert hit.metadata == {"heard": True, "speaker": "Cy", "time": "2026-05-01T12:00:00+00:00"}
         found = calls.reconstruct(slot, 1, 3)
-        assert (found.text, found.verified, found.flagged) == (" garden was", False, (0,))
+        assert (found.text, found.verified, found.flagged_blocks) == (" garden was", False, (0,))
         asked = Heard([(word, 1.0) for word in english(["a", "garten", "foul", "of", "water"])])
         assert calls.recall(asked, 1, namespace="acme")[0].id == slot
         assert calls.verify().ok

@@ -84,8 +84,8 @@ def test_what_is_wrong_is_flagged(text: str, bits: int, words: Lexicon) -> None:
     units = split_units(text)
     found = reconstruct(encode(text, codes), codes, tries=20)
     wrong = {i // 4 for i, unit in enumerate(found.units) if unit != units[i]}
-    assert wrong <= set(found.flagged)
-    assert sorted(found.verified_blocks + found.flagged) == list(range(-(-len(units) // 4)))
+    assert wrong <= set(found.flagged_blocks)
+    assert sorted(found.verified_blocks + found.flagged_blocks) == list(range(-(-len(units) // 4)))
 
 
 def test_segments_follow_one_another(codebook: Codebook, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,7 +101,7 @@ def test_segments_follow_one_another(codebook: Codebook, monkeypatch: pytest.Mon
     monkeypatch.setattr(consensus, "SEGMENT", 64)
     found = reconstruct(damaged, codebook, Watching(codebook.lexicon), start=3, tries=1, rounds=1)
     assert found.units == tuple(units[3:])
-    assert found.flagged == tuple(range(trajectory.blocks))
+    assert found.flagged_blocks == tuple(range(trajectory.blocks))
     assert [window.first for window in seen] == [0, *[64] * (len(seen) - 1)]
     assert [list(window.units) for window in seen] == [
         units[max(0, start - 64) : start + 64] for start in range(0, len(units), 64)
@@ -113,7 +113,7 @@ def test_a_damaged_code_is_flagged_where_it_is(codebook: Codebook) -> None:
     codes = trajectory.codes.copy()
     codes[40 * 20 // 8] ^= 0xFF
     found = reconstruct(replace(trajectory, codes=codes), codebook, tries=50)
-    assert found.flagged == (1,)
+    assert found.flagged_blocks == (1,)
     assert found.units[:32] == tuple(split_units(STORY)[:32])
 
 
@@ -122,7 +122,7 @@ def test_a_prior_decides_what_codes_leave_open(words: Lexicon) -> None:
     units = split_units(STORY)
     trajectory = encode(units, codes)
     alone = reconstruct(trajectory, codes, tries=1)
-    assert alone.flagged
+    assert alone.flagged_blocks
     told = reconstruct(trajectory, codes, Told(words, units))
     assert told.text == STORY
     assert told.verified
