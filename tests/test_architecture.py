@@ -41,16 +41,10 @@ ALLOWED = {
     "transit": FOUNDATION | {"bank", "banks", "console"},
     "chat": FOUNDATION | {"bank", "explicit"},
     "console": {"errors", "checks", "types", "reports"},
-    "cli_sync": FOUNDATION | {"bank", "explicit", "console"},
     "server": FOUNDATION | {"bank", "explicit", "console"},
     "bench": FOUNDATION | {"bank", "banks", "explicit", "resonance", "transit", "console"},
     "demo": FOUNDATION | {"bank", "explicit", "resonance", "transit", "bench"},
-    "cli_upkeep": FOUNDATION | {"bank", "cli_banks", "console"},
-    "cli_banks": FOUNDATION | {"bank", "banks", "explicit", "resonance", "transit", "console"},
-    "cli_moving": FOUNDATION | {"bank", "banks", "cli_banks", "console"},
-    "cli": FOUNDATION
-    | {"bank", "explicit", "resonance", "transit", "bench", "demo", "console", "server"}
-    | {"cli_banks", "cli_moving", "cli_sync", "cli_upkeep"},
+    "cli": FOUNDATION | {"bank", "banks", "explicit", "resonance", "transit", "bench", "demo", "console", "server"},
 }
 
 

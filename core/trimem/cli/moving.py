@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from trimem.checks import as_namespace
-from trimem.cli_banks import open_bank
+from trimem.cli.banks import open_bank
 from trimem.console import BankOption, JsonOption, errors_said, out, print_json
 
 

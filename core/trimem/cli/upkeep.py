@@ -8,7 +8,7 @@ from dataclasses import asdict
 import typer
 from rich.markup import escape
 
-from trimem.cli_banks import open_bank
+from trimem.cli.banks import open_bank
 from trimem.console import BankOption, JsonOption, MaxSlotsOption, ModelOption, err, errors_said, out, print_json
 from trimem.reports import Problem
 

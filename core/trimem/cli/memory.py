@@ -1,15 +1,11 @@
-"""The ``trimem`` command.
-
-Exit codes: 0 done, 1 an error (said on stderr, with what to do), 2 wrong usage. ``remember`` and ``sync`` also
-exit with 1 when a file that should have been readable was not; everything else is stored then.
-"""
+"""What is done with memory: remember, recall, ask, forget, and count what is there."""
 
 from __future__ import annotations
 
 import json
 import re
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,12 +13,8 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from trimem.bench.commands import bench
 from trimem.checks import as_namespace
-from trimem.cli_banks import MechanismOption, open_bank, open_to_ask
-from trimem.cli_moving import export, import_, recompile
-from trimem.cli_sync import sync
-from trimem.cli_upkeep import compact, evict, repair, verify
+from trimem.cli.banks import MechanismOption, open_bank, open_to_ask
 from trimem.console import (
     BankOption,
     JsonOption,
@@ -37,22 +29,9 @@ from trimem.console import (
     out,
     print_json,
     print_unread,
-    quiet,
 )
 from trimem.errors import InvalidInputError
-from trimem.resonance.commands import hear
-from trimem.server.command import serve
-from trimem.transit.commands import transit
 from trimem.types import Answer, Citation, Hit
-
-app = typer.Typer(
-    name="trimem", help="Memory that language models can really use.", no_args_is_help=True, add_completion=False
-)
-app.add_typer(bench)
-for command in (hear, sync, serve, verify, repair, compact, evict, export, recompile):
-    app.command()(command)
-app.command("import")(import_)
-app.add_typer(transit)
 
 WhereOption = Annotated[
     list[str] | None,
@@ -65,7 +44,6 @@ _COMPARISONS = {">=": "$gte", "<=": "$lte", ">": "$gt", "<": "$lt"}
 _CONDITION = re.compile(r"([^=<>]+)(>=|<=|=|>|<)(.*)", re.DOTALL)
 
 
-@app.command()
 @errors_said
 def remember(
     paths: Annotated[list[Path], typer.Argument(help="Files and folders: Markdown, text, HTML, PDF.")],
@@ -123,7 +101,6 @@ def remember(
         raise typer.Exit(1)
 
 
-@app.command()
 @errors_said
 def ask(
     question: Annotated[str, typer.Argument(help="The question.")],
@@ -195,7 +172,6 @@ def ask(
     )
 
 
-@app.command()
 @errors_said
 def recall(
     query: Annotated[str, typer.Argument(help="What to look for.")],
@@ -219,7 +195,6 @@ def recall(
         out.print(f"      {escape(' '.join(hit.text.split()))}", highlight=False)
 
 
-@app.command()
 @errors_said
 def forget(
     bank: BankOption,
@@ -248,7 +223,6 @@ def forget(
     )
 
 
-@app.command()
 @errors_said
 def stats(
     bank: BankOption,
@@ -273,116 +247,6 @@ def stats(
     ):
         table.add_row(name, value)
     out.print(table)
-
-
-@app.command()
-@errors_said
-def demo(
-    bank: Annotated[
-        Path | None, typer.Option("--bank", help="Where to keep the demo's bank; by default the cache.")
-    ] = None,
-    model: ModelOption = None,
-    refs: Annotated[int, typer.Option("--refs", help="References a question.")] = 3,
-    ask_all: Annotated[bool, typer.Option("--all", help="Ask all sixty questions and count.")] = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Compile a handbook and answer five questions: closed book, from text, from memory."""
-    from trimem.demo import run
-
-    quiet()
-    result = run(bank, model, None if as_json else out, refs=refs, ask_all=ask_all)
-    if as_json:
-        print_json(result)
-
-
-@app.command()
-@errors_said
-def advise(
-    uses: Annotated[float, typer.Option("--uses", help="How often the text is used in the model's lifetime.")],
-    model: Annotated[
-        str | None,
-        typer.Option("--model", help="Hugging Face id, folder, GGUF file or gemma-3-270m; by default the small one."),
-    ] = None,
-    as_json: JsonOption = False,
-    plot: Annotated[Path | None, typer.Option("--plot", help="Where to draw the costs, as PNG or SVG.")] = None,
-) -> None:
-    """Say where a text is cheapest: in the parameters, as explicit memory, or read again each time.
-
-    Compute alone, by the formulas of Memory³ and for its recipe: 8 of 128 tokens kept at the first half of the layers.
-    """
-    from trimem.explicit.cost import Shape, advice, costs
-    from trimem.lm.load import DEFAULT_NAME, model_config
-
-    name = DEFAULT_NAME if model is None else model
-    shape = Shape.of(model_config(model))
-    cost = costs(shape)
-    advised = advice(cost, uses)
-    if plot is not None:
-        from trimem.bench.plots import plot_costs
-
-        plot_costs(cost, plot, model=name, uses=uses)
-    if as_json:
-        print_json({"model": name, **asdict(advised)})
-        return
-    times = f"{uses:,.10g} uses"
-    table = Table("TFlop", "write", "a use", times, box=None)
-    for medium, write, read, total in (
-        ("parameters", cost.implicit_write, 0.0, advised.parameters),
-        ("explicit memory", cost.explicit_write, cost.explicit_read, advised.explicit_memory),
-        ("RAG", 0.0, cost.rag_read, advised.rag),
-    ):
-        style = "bold" if medium == advised.best else None
-        table.add_row(medium, *(f"{value:,.3g}" for value in (write, read, total)), style=style)
-    out.print(table)
-    stretch = "never the cheapest"
-    if advised.interval is not None:
-        stretch = "the cheapest from {:,.2f} to {:,.0f} uses".format(*advised.interval)
-    out.print(f"cheapest at {times}: {advised.best}; explicit memory is {stretch}", highlight=False)
-    out.print(
-        f"{escape(name)}, memory at {shape.memory_layers} of {shape.num_layers} layers; compute alone, "
-        "neither bytes nor transfers",
-        highlight=False,
-        style="dim",
-    )
-
-
-@app.command()
-@errors_said
-def calibrate(
-    model: ModelOption = None,
-    samples: Annotated[int, typer.Option("--samples", help="Made-up facts to measure on.")] = 12,
-    seed: Annotated[int, typer.Option("--seed", help="Of the facts.")] = 0,
-    head_bias: Annotated[bool, typer.Option("--head-bias", help="Also fit how much each head heeds memory.")] = False,
-    path: Annotated[
-        Path | None, typer.Option("--out", help="Where to write it; by default where trimem looks for it.")
-    ] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Find the heads by which a model fetches facts from memory, once a model.
-
-    Banks made with heads="calibrated" or bytes_per_ref go by it.
-    """
-    from trimem.explicit.calibrate import calibrate as measure
-    from trimem.explicit.calibration import own_calibration, save
-    from trimem.explicit.head_bias import fit_head_bias
-    from trimem.lm.load import load_model
-
-    quiet()
-    lm = load_model(model)
-    made = measure(lm, samples=samples, seed=seed)
-    if head_bias:
-        made = replace(made, head_bias=fit_head_bias(lm, samples=samples, seed=seed).tolist())
-    where = own_calibration(lm) if path is None else path
-    save(made, where)
-    if as_json:
-        print_json(asdict(made))
-        return
-    table = Table("head", "copies", "is missed by, nats", box=None)
-    for layer, head in made.ranking()[:12]:
-        scores = (f"{score[layer][head]:.3f}" for score in (made.copy_score, made.ablation))
-        table.add_row(f"layer {layer} head {head}", *scores)
-    out.print(table)
-    out.print(f"all {len(made.ranking())} heads of {escape(lm.name)} are in {where}", highlight=False)
 
 
 def _where(conditions: list[str] | None) -> dict[str, Any] | None:
