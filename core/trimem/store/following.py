@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Lock
 
 from trimem.store.reader import SearchReader, VectorRows
-from trimem.store.vectors import EXACT_SLOTS, SlotVectors
+from trimem.store.vectors import SlotVectors
 
 AT_ONCE = 20_000
 """The most changed slots that a search waits for: about a quarter of a second."""
@@ -30,7 +30,7 @@ class FollowedVectors:
         at_once: The most changed slots that a search waits for.
     """
 
-    def __init__(self, reader: SearchReader, exact_slots: int = EXACT_SLOTS, at_once: int = AT_ONCE) -> None:
+    def __init__(self, reader: SearchReader, exact_slots: int | None = None, at_once: int = AT_ONCE) -> None:
         self._reader = reader
         self._exact_slots = exact_slots
         self._at_once = at_once

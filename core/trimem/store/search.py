@@ -20,7 +20,7 @@ from trimem.store.following import FollowedVectors
 from trimem.store.fusion import Floats, QueryWords, Sides, Weights, alike, best_sentences, fuse, scores
 from trimem.store.reader import Candidate, SearchReader
 from trimem.store.scope import Where, format_path
-from trimem.store.vectors import EXACT_SLOTS, SlotVectors
+from trimem.store.vectors import SlotVectors
 from trimem.store.words import WordSearch, rarity, words
 from trimem.types import Hit, Namespace, SlotId
 
@@ -49,10 +49,10 @@ class HybridSearch:
     Args:
         reader: Of the bank's database.
         weights: How much each side counts.
-        exact_slots: The most slots whose vectors are compared one by one.
+        exact_slots: See :class:`trimem.store.vectors.SlotVectors`.
     """
 
-    def __init__(self, reader: SearchReader, weights: Weights | None = None, exact_slots: int = EXACT_SLOTS) -> None:
+    def __init__(self, reader: SearchReader, weights: Weights | None = None, exact_slots: int | None = None) -> None:
         self._reader = reader
         self._weights = weights or Weights()
         self._vectors = FollowedVectors(reader, exact_slots)

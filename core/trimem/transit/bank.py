@@ -109,7 +109,7 @@ class TransitBank(StoredBank):
         """Return the best ``k`` slots for ``query``, best first; see :meth:`trimem.Bank.recall`.
 
         The query's embedding is compared with what the codes stand for, every one of up to
-        :data:`trimem.store.vectors.EXACT_SLOTS`. Each hit says how far off that is expected to be.
+        :data:`trimem.store.vectors.EXACT_BYTES`. Each hit says how far off that is expected to be.
 
         Args:
             query: What to look for.

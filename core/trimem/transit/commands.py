@@ -41,13 +41,13 @@ def fit_images(
     import torch
 
     from trimem.transit.config import TransitConfig
-    from trimem.transit.images import image_files, read_image, to_patches
+    from trimem.transit.images import image_files, mirrored, read_image, to_patches
     from trimem.transit.train import fit, plot_fit
 
     files = image_files(images)
     patches = torch.cat([to_patches(read_image(file), patch) for file in files])
     config = TransitConfig(code, numbers=numbers, blocks=2, max_error=max_error)
-    done = fit(patches, config, steps=steps, seed=seed)
+    done = fit(patches, config, steps=steps, augment=mirrored, seed=seed)
     done.codec.save(codec)
     if plot is not None:
         plot_fit(done, plot)

@@ -52,6 +52,17 @@ def from_patches(patches: Tensor, height: int, width: int) -> Tensor:
     return whole.reshape(rows * size, columns * size, CHANNELS)[:height, :width]
 
 
+def mirrored(patches: Tensor, generator: torch.Generator) -> Tensor:
+    """Return patches each turned or mirrored at random, one of the eight ways to look at a square; (n, dim) both."""
+    size = patch_size(patches.shape[1])
+    seen = patches.view(-1, size, size, CHANNELS)
+    for way in range(3):
+        flipped = seen.transpose(1, 2) if way == 2 else seen.flip(1 + way)
+        chosen = torch.rand(len(patches), 1, 1, 1, generator=generator) < 0.5
+        seen = torch.where(chosen, flipped, seen)
+    return seen.reshape(patches.shape)
+
+
 def patch_size(dim: int) -> int:
     """Return the height and width of patches with ``dim`` numbers.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -23,6 +23,9 @@ from trimem.transit.objectives import OBJECTIVES, Losses
 
 EVALUATIONS = 20
 """How often a fit looks at the validation data."""
+
+Augment = Callable[[Tensor, torch.Generator], Tensor]
+"""Changes vectors, (n, dim), into others that might as well have been met."""
 
 HELD_BACK = 0.1
 """Share of the data that is not learned from, where no validation data is given."""
@@ -74,6 +77,7 @@ def fit(
     batch: int = 512,
     rate: float = 3e-3,
     patience: int = 8,
+    augment: Augment | None = None,
     seed: int = 0,
     progress: bool | None = None,
 ) -> Fit:
@@ -91,6 +95,7 @@ def fit(
         batch: Vectors a step.
         rate: Of learning, at its highest.
         patience: Looks at the validation data without a better one after which it stops.
+        augment: Changes each batch that is learned from, as :func:`trimem.transit.images.mirrored` does.
         seed: Of weights, batches and what is held back; the same makes the same codec.
         progress: Whether to show a bar; None shows it where there is a terminal.
 
@@ -120,6 +125,7 @@ def fit(
         batch=batch,
         rate=rate,
         patience=patience,
+        augment=augment,
         generator=generator,
         progress=progress,
     )
@@ -167,6 +173,7 @@ def train(
     rate: float,
     patience: int,
     generator: torch.Generator,
+    augment: Augment | None = None,
     progress: bool | None = None,
 ) -> list[Point]:
     """Train what begins as PCA, leave it in its best state, and return the looks at the validation data.
@@ -191,6 +198,7 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = rate * _schedule(step / steps)
             x = data[torch.randint(len(data), (min(batch, len(data)),), generator=generator)]
+            x = x if augment is None else augment(x, generator)
             comp = model.encode(x)
             if model.config.numbers == "int8":  # learn to live with the rounding
                 comp = comp + (torch.rand(comp.shape, generator=generator) - 0.5) * model.scale

@@ -128,18 +128,26 @@ def _measure(
     data: Data, code: int, names: Sequence[str], numbers: str, steps: int | None, seed: int
 ) -> list[dict[str, Any]]:
     """Return a row for each system, and one for each image where there are but a few."""
-    small = data.task in ("paper_64", "paper_synthetic")
     config = TransitConfig(
         code,
         numbers=numbers,
         layers=2,
         hidden=256,
         predictor_hidden=384,
-        blocks=1 if small else data.blocks,
+        blocks=data.blocks,
         width=2 * code if data.task == "blocks_32" else None,
     )
-    batch = 256 if small else 512
-    task = Task(data.train, data.validation, config, data.objective, steps or data.steps, batch, 3e-3, seed)
+    task = Task(
+        data.train,
+        data.validation,
+        config,
+        data.objective,
+        steps or data.steps,
+        data.batch,
+        3e-3,
+        seed,
+        data.augment,
+    )
     rows = []
     for name in names:
         begun = perf_counter()

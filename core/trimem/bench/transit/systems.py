@@ -15,7 +15,7 @@ from trimem.transit import numbers as stored_numbers
 from trimem.transit.config import TransitConfig
 from trimem.transit.flow import ActNorm, Orthogonal, SwiGLU
 from trimem.transit.idrp import Idrp
-from trimem.transit.train import fit, train
+from trimem.transit.train import Augment, fit, train
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,7 @@ class Task:
         batch: Vectors a step.
         rate: Of learning, for both.
         seed: Of weights and batches.
+        augment: Changes what is learned from.
     """
 
     train: Tensor
@@ -41,6 +42,7 @@ class Task:
     batch: int
     rate: float
     seed: int
+    augment: Augment | None = None
 
 
 class Fitted(Protocol):
@@ -83,6 +85,7 @@ def idrp(task: Task) -> Fitted:
         steps=task.steps,
         batch=task.batch,
         rate=task.rate,
+        augment=task.augment,
         seed=task.seed,
     )
     return _Codec(done.codec)
@@ -176,6 +179,7 @@ def autoencoder(task: Task) -> Fitted:
         batch=task.batch,
         rate=task.rate,
         patience=8,
+        augment=task.augment,
         generator=torch.Generator().manual_seed(task.seed),
     )
     return model

@@ -14,7 +14,8 @@ from trimem.bench.squad import load_squad
 from trimem.errors import InvalidInputError
 from trimem.text.encoders import as_encoder
 from trimem.text.sentences import sentences
-from trimem.transit.images import image_files, read_image, to_patches
+from trimem.transit.images import image_files, mirrored, read_image, to_patches
+from trimem.transit.train import Augment
 
 PAPER_IMAGES = 4
 SMALL = 64
@@ -37,6 +38,8 @@ class Data:
         objective: What training aims at.
         blocks: SwiGLU blocks of networks.
         steps: Of training.
+        batch: Vectors a step.
+        augment: Changes what is learned from.
     """
 
     task: str
@@ -49,6 +52,8 @@ class Data:
     objective: str = "reconstruction"
     blocks: int = 2
     steps: int = 800
+    batch: int = 512
+    augment: Augment | None = None
 
 
 def paper(folder: Path, *, square: int | None, synthetic: bool = False, seed: int = 0) -> Data:
@@ -65,9 +70,19 @@ def paper(folder: Path, *, square: int | None, synthetic: bool = False, seed: in
     patches = torch.cat(list(test.values()))
     if not synthetic:
         name = f"paper_{square}" if square else "paper_full"
-        return Data(name, patches, patches, test, "fitted", [12], steps=3000 if square else 800)
+        return Data(
+            name,
+            patches,
+            patches,
+            test,
+            "fitted",
+            [12],
+            blocks=1 if square else 2,
+            steps=3000 if square else 800,
+            batch=256 if square else 512,
+        )
     made = _made_up(20 * SMALL**2 // 64, seed)
-    return Data("paper_synthetic", made, made, test, "held_out", [12], steps=3000)
+    return Data("paper_synthetic", made, made, test, "held_out", [12], blocks=1, steps=3000, batch=256)
 
 
 def _made_up(n: int, seed: int) -> Tensor:
@@ -107,7 +122,8 @@ def held_out(folder: Path, train: Path | None, *, size: int, codes: Sequence[int
         torch.cat([to_patches(read_image(path), size) for path in paths]) for paths in (set(learned) - set(held), held)
     ]
     test = {path.stem: to_patches(read_image(path), size) for path in measured}
-    return Data("patches_8" if size == 8 else "blocks_32", parts[0], parts[1], test, "held_out", codes)
+    name = "patches_8" if size == 8 else "blocks_32"
+    return Data(name, parts[0], parts[1], test, "held_out", codes, batch=1024 if size == 8 else 512, augment=mirrored)
 
 
 def embeddings(path: Path, codes: Sequence[int], fitted_to: Path | None = None) -> Data:

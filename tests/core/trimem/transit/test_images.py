@@ -14,7 +14,7 @@ from trimem import CorruptTensorError, FingerprintMismatch, InvalidInputError
 from trimem.cli import app
 from trimem.transit.config import TransitConfig
 from trimem.transit.idrp import Idrp
-from trimem.transit.images import from_patches, image_files, patch_size, read_image, to_patches, write_image
+from trimem.transit.images import from_patches, image_files, mirrored, patch_size, read_image, to_patches, write_image
 from trimem.transit.stored_images import compress_image, expand_image, psnr
 
 
@@ -37,6 +37,15 @@ def test_patches_come_together_again(height: int, width: int, size: int) -> None
 def test_a_patch_is_a_square_of_the_image() -> None:
     image = picture(16, 24, seed=1)
     assert torch.equal(to_patches(image, 8)[4].view(8, 8, 3), image[8:, 8:16])
+
+
+def test_a_square_is_looked_at_in_eight_ways() -> None:
+    patch = torch.arange(2 * 2 * 3.0).view(1, 12)
+    seen = mirrored(patch.repeat(200, 1), torch.Generator().manual_seed(0)).unique(dim=0)
+    turned = [patch.view(2, 2, 3).rot90(quarters) for quarters in range(4)]
+    ways = [way.reshape(12) for each in turned for way in (each, each.flip(0))]
+    assert torch.equal(seen, torch.stack(ways).unique(dim=0))
+    assert len(seen) == 8
 
 
 def test_what_is_no_image_is_refused(tmp_path: Path) -> None:

@@ -141,3 +141,14 @@ def test_what_cannot_be_fitted_is_refused(wrong: dict[str, object], said: str) -
 def test_a_fit_is_drawn(fitted: Fit, tmp_path: Path) -> None:
     plot_fit(fitted, tmp_path / "fit.png")
     assert (tmp_path / "fit.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_might_as_well_have_been_met_is_learned_from() -> None:
+    """Vectors of one half are learned from, and the other half is met: their mirror images."""
+    data = torch.randn(600, 8, generator=torch.Generator().manual_seed(0))
+    data[:, 4:] = data[:, :4].abs()
+    fits = [
+        fit(data[data[:, 0] > 0], CONFIG, validation=data[data[:, 0] < 0], steps=150, batch=64, augment=augment)
+        for augment in (None, lambda x, _: torch.cat([-x[:, :1], x[:, 1:]], 1))
+    ]
+    assert fits[1].best.loss < fits[0].best.loss
