@@ -175,7 +175,7 @@ class _Speaking:
             max_new_tokens=self._max_new_tokens,
             on_text=on_text,
             stop=stop if call is None else lambda: stop() or call.finished,
-            on_token=None if call is None else call.heard,
+            on_token=None if call is None else lambda _, ids: call.heard(ids),
             **self._options,
         )
         if call is not None and not call.finished and not stop():
