@@ -28,6 +28,7 @@ from trimem.errors import (
     SlotNotFoundError,
     StoreError,
     TrimemError,
+    UnfinishedCallError,
     UnreadableFileError,
     UnsupportedModelError,
 )
@@ -144,6 +145,7 @@ __all__ = [
     "TransitConfig",
     "TrimemError",
     "Turn",
+    "UnfinishedCallError",
     "Unreadable",
     "UnreadableFileError",
     "UnsupportedModelError",

@@ -12,6 +12,7 @@
     ├── MissingDependencyError (ImportError)  an optional package or model is not installed
     ├── ModelError
     │   ├── UnsupportedModelError          the model cannot be lent memory
+    │   ├── UnfinishedCallError            the model was made to call a tool, and was cut off
     │   ├── CalibrationNotFoundError       the model's heads have not been calibrated
     │   └── FingerprintMismatch            the bank was made by another model or encoder
     ├── PeerError                          a program that trimem is compared with has failed
@@ -70,6 +71,10 @@ class ModelError(TrimemError):
 
 class UnsupportedModelError(ModelError):
     """The model cannot be lent memory."""
+
+
+class UnfinishedCallError(ModelError):
+    """A model was made to call a tool, and was cut off before the call was complete."""
 
 
 class CalibrationNotFoundError(ModelError):

@@ -10,7 +10,7 @@ from contextlib import aclosing
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
@@ -30,13 +30,17 @@ from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import ConfigDict, Field, PrivateAttr, SkipValidation, model_validator
 
-from trimem import AnswerStream, ExplicitBank, LanguageModel, ReadConfig, load_model
+from trimem import AnswerStream, LanguageModel, ReadConfig
 from trimem.bank import Bank
-from trimem.chat import chat
-from trimem.errors import InvalidInputError, UnsupportedModelError
+from trimem.chat import chat, check_reading, sources, speaker
+from trimem.errors import InvalidInputError
+from trimem.lm.calling import call_format
 from trimem.lm.chat import ChatMessage, check_tools
 from trimem.lm.tool_calls import Said, said, speech
-from trimem.types import Answer, Hit
+from trimem.types import Answer
+
+ToolChoice: TypeAlias = str | bool | Mapping[str, Any] | list[str] | None
+"""Which tool must be called, in the words of LangChain or OpenAI, or as a list of names."""
 
 
 class ChatTrimem(BaseChatModel):
@@ -82,10 +86,7 @@ class ChatTrimem(BaseChatModel):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.bank is not None and not isinstance(self.bank, Bank):
-            raise InvalidInputError(f"bank must be one of trimem's banks, got {type(self.bank).__name__}")
-        if self.bank is not None and self.namespace is None:
-            raise InvalidInputError("namespace must say whose memory of the bank is read")
+        check_reading(self.bank, self.namespace)
         if self.bank is not None and self.cache is None:
             self.cache = False  # what a bank holds changes, and what a tenant was told is nobody else's
         return self
@@ -94,11 +95,7 @@ class ChatTrimem(BaseChatModel):
     def lm(self) -> LanguageModel:
         """The model; loaded at the first use if it was given by name."""
         with self._loading:
-            if isinstance(self.model, LanguageModel):
-                return self.model
-            if self.model is None and isinstance(self.bank, ExplicitBank):
-                return self.bank.model
-            return load_model(self.model)
+            return speaker(self.model, self.bank)
 
     @property
     def _llm_type(self) -> str:
@@ -126,27 +123,28 @@ class ChatTrimem(BaseChatModel):
         self,
         tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool],
         *,
-        tool_choice: str | None = None,
+        tool_choice: ToolChoice = None,
         **kwargs: Any,
     ) -> Runnable[LanguageModelInput, AIMessage]:
-        """Tell the model of tools, which it then calls as it was trained to.
+        """Tell the model of tools, which it then calls as it was trained to, or has to.
 
         Args:
             tools: The tools.
-            tool_choice: None, "auto" or "none"; nothing can make a local model call one.
+            tool_choice: None or "auto" leaves it to the model, "none" does not tell it of any. "any", "required" or
+                True lets it say nothing but the call of one of them, and a name that of one. It is held to the
+                tool's schema; what the arguments say is the model's (:mod:`trimem.lm.calling`).
             kwargs: Bound, too.
 
         Raises:
-            UnsupportedModelError: The model's chat template does not tell of tools, or one is to be forced.
+            InvalidInputError: No tool is called what ``tool_choice`` says.
+            UnsupportedModelError: The model's chat template does not tell of tools, or writes calls in a format of
+                its own and has to call one.
         """
-        if tool_choice not in (None, "auto", "none"):
-            raise UnsupportedModelError(
-                f"nothing can make a local model call a tool: tool_choice must be None, 'auto' or 'none', got "
-                f"{tool_choice!r}"
-            )
         check_tools(self.lm)
-        told = [] if tool_choice == "none" else [convert_to_openai_tool(tool) for tool in tools]
-        return self.bind(tools=told, **kwargs)
+        told = [convert_to_openai_tool(tool) for tool in tools]
+        if chosen := _chosen(tool_choice, told):
+            call_format(self.lm)
+        return self.bind(tools=[] if tool_choice == "none" else told, tool_choice=chosen, **kwargs)
 
     # Speaking
 
@@ -215,14 +213,13 @@ class _Talk:
             raise InvalidInputError("a ChatTrimem has one model: make another to speak with another model")
         self._messages = as_messages(messages)
         self._tools: list[dict[str, Any]] = given.pop("tools", [])
+        self._must_call = _chosen(given.pop("tool_choice", None), self._tools)
         self._names = [str(tool["function"]["name"]) for tool in self._tools]
         own = {name: given.pop(name, getattr(model, name)) for name in ("namespace", "k", "filter", "max_tokens")}
         self._most = own["max_tokens"]
         self._scope = {"namespace": own["namespace"], "k": own["k"], "where": own["filter"]}
         self._options = {**model.model_kwargs, **given}
-        temperature = self._options.pop("temperature", model.temperature)
-        if temperature:
-            self._options |= {"do_sample": True, "temperature": temperature}
+        self._options.setdefault("temperature", model.temperature)
         if words := model.stop if stop is None else stop:
             self._options["stop_strings"] = list(words)
         if model.timeout is not None:
@@ -244,6 +241,7 @@ class _Talk:
             self._messages,
             bank=self._model.bank,
             tools=self._tools,
+            must_call=self._must_call,
             max_new_tokens=self._most,
             read=self._model.read,
             min_trust=self._model.min_trust,
@@ -306,7 +304,7 @@ class _Talk:
             "model_name": self._model.lm.name,
             "model_provider": "trimem",
             "finish_reason": "length" if answer.new_tokens >= self._most else "stop",
-            "sources": [_source(hit) for hit in answer.hits],
+            "sources": sources(answer),
             "first_token_seconds": answer.timings.first_token,
         }
 
@@ -329,15 +327,21 @@ def as_messages(messages: Sequence[BaseMessage]) -> list[ChatMessage]:
     return list(told)
 
 
-def _source(hit: Hit) -> dict[str, Any]:
-    return {
-        "id": hit.id,
-        "document": hit.slot.document,
-        "source": hit.source,
-        "line": hit.slot.line,
-        "score": hit.score,
-        "attention": hit.attention,
-    }
+def _chosen(choice: ToolChoice, tools: Sequence[dict[str, Any]]) -> list[str]:
+    """Return the names of the tools of which one must be called; none where it need not."""
+    names = [str(tool["function"]["name"]) for tool in tools]
+    if isinstance(choice, Mapping):  # as OpenAI has it
+        choice = str(choice.get("function", {}).get("name"))
+    if choice in (None, False, "auto", "none") or isinstance(choice, list):
+        return choice if isinstance(choice, list) else []
+    if choice in (True, "any", "required"):
+        return names
+    if choice not in names:
+        raise InvalidInputError(
+            f"tool_choice must be None, 'auto', 'none', 'any' or a tool, which are {', '.join(names) or 'none'}, got "
+            f"{choice!r}"
+        )
+    return [str(choice)]
 
 
 def _usage(answer: Answer) -> UsageMetadata:

@@ -25,11 +25,10 @@ from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_ca
 from pydantic import ConfigDict, Field, PrivateAttr, SkipValidation, model_validator
 
 from llama_index_trimem._messages import as_messages
-from trimem import AnswerStream, ExplicitBank, LanguageModel, ReadConfig, load_model
+from trimem import AnswerStream, LanguageModel, ReadConfig
 from trimem.bank import Bank
-from trimem.chat import chat
-from trimem.errors import InvalidInputError
-from trimem.types import Answer, Hit
+from trimem.chat import chat, check_reading, sources, speaker
+from trimem.types import Answer
 
 
 class TrimemLLM(CustomLLM):
@@ -68,10 +67,7 @@ class TrimemLLM(CustomLLM):
 
     @model_validator(mode="after")
     def _check_bank(self) -> Self:
-        if self.bank is not None and not isinstance(self.bank, Bank):
-            raise InvalidInputError(f"bank must be one of trimem's banks, got {type(self.bank).__name__}")
-        if self.bank is not None and self.namespace is None:
-            raise InvalidInputError("namespace must say whose memory of the bank is read")
+        check_reading(self.bank, self.namespace)
         return self
 
     @classmethod
@@ -82,11 +78,7 @@ class TrimemLLM(CustomLLM):
     def lm(self) -> LanguageModel:
         """The model; loaded at the first use if it was given by name."""
         with self._loading:
-            if isinstance(self.model, LanguageModel):
-                return self.model
-            if self.model is None and isinstance(self.bank, ExplicitBank):
-                return self.bank.model
-            return load_model(self.model)
+            return speaker(self.model, self.bank)
 
     @property
     def metadata(self) -> LLMMetadata:
@@ -151,11 +143,9 @@ class TrimemLLM(CustomLLM):
 
     def _speak(self, messages: Sequence[Mapping[str, Any]], given: Mapping[str, Any]) -> AnswerStream:
         """Search, and return the answer that is spoken as it is iterated over."""
-        options = {**self.generate_kwargs, **given}
+        options = {"temperature": self.temperature, **self.generate_kwargs, **given}
         own = {name: options.pop(name, getattr(self, name)) for name in ("namespace", "k", "where")}
         most = options.pop("max_tokens", self.max_tokens)
-        if temperature := options.pop("temperature", self.temperature):
-            options |= {"do_sample": True, "temperature": temperature}
         return chat(self.lm, messages, bank=self.bank, max_new_tokens=most, read=self.read, **own, **options)
 
     async def _answer(self, messages: Sequence[Mapping[str, Any]], given: Mapping[str, Any]) -> Answer:
@@ -212,20 +202,9 @@ def _completion(answer: Answer) -> CompletionResponse:
 
 def _about(answer: Answer) -> dict[str, Any]:
     return {
-        "sources": [_source(hit) for hit in answer.hits],
+        "sources": sources(answer),
         "prompt_tokens": answer.prompt_tokens,
         "memory_tokens": answer.memory_tokens,
         "completion_tokens": answer.new_tokens,
         "total_tokens": answer.prompt_tokens + answer.memory_tokens + answer.new_tokens,
-    }
-
-
-def _source(hit: Hit) -> dict[str, Any]:
-    return {
-        "id": hit.id,
-        "document": hit.slot.document,
-        "source": hit.source,
-        "line": hit.slot.line,
-        "score": hit.score,
-        "attention": hit.attention,
     }

@@ -49,7 +49,8 @@ class TrimemMemoryBlock(BaseMemoryBlock[str]):
     across_sessions: bool = False
     """Whether all sessions of the namespace are read; each writes its own all the same."""
     eager: bool = False
-    """Whether what the block is shown is remembered at once; else what the short-term memory lets go of."""
+    """Whether what the block is shown is remembered at once; else what the short-term memory lets go of. A reply is
+    shown when the memory is next read; ``aput`` stores it before that, and nothing twice."""
     tokenizer_fn: SkipValidation[Callable[[str], list[Any]]] = Field(
         default_factory=get_tokenizer, exclude=True, repr=False
     )

@@ -21,13 +21,14 @@ def demo(
     model: ModelOption = None,
     refs: Annotated[int, typer.Option("--refs", help="References a question.")] = 3,
     ask_all: Annotated[bool, typer.Option("--all", help="Ask all sixty questions and count.")] = False,
+    read: Annotated[str, typer.Option("--read", help="dense or mixed, as of ask.")] = "dense",
     as_json: JsonOption = False,
 ) -> None:
     """Compile a handbook and answer five questions: closed book, from text, from memory."""
     from trimem.demo import run
 
     quiet()
-    result = run(bank, model, None if as_json else out, refs=refs, ask_all=ask_all)
+    result = run(bank, model, None if as_json else out, refs=refs, ask_all=ask_all, read=read)
     if as_json:
         print_json(result)
 

@@ -15,13 +15,19 @@ from rich.table import Table
 
 from trimem.bench.variants import read_from
 from trimem.explicit.bank import ExplicitBank
+from trimem.explicit.read_config import as_read_config
 from trimem.lm.load import cache_folder, load_model
 from trimem.progress import track
 
 NAMESPACE = "demo"
 REFERENCES = 3
 MAX_NEW_TOKENS = 32
-TITLES = {"closed_book": "closed book", "text_rag": "text RAG", "explicit_dense": "explicit memory"}
+TITLES = {
+    "closed_book": "closed book",
+    "text_rag": "text RAG",
+    "explicit_dense": "explicit memory",
+    "explicit_mixed": "mixed density",
+}
 
 QUESTIONS = (
     "What did the company sew to get through the Dry Winter?",
@@ -55,6 +61,7 @@ def run(
     *,
     refs: int = REFERENCES,
     ask_all: bool = False,
+    read: str = "dense",
 ) -> dict[str, Any]:
     """Compile the handbook, if it is not yet, and answer questions about it.
 
@@ -64,10 +71,15 @@ def run(
         console: Where to show it; None shows nothing.
         refs: References a question.
         ask_all: Ask all sixty questions and show only the counts, instead of five with their answers.
+        read: How memory is read, as in :meth:`trimem.ExplicitBank.ask`.
 
     Returns:
         Per question the answers of all systems, and what the bank holds.
+
+    Raises:
+        InvalidInputError: ``read`` is neither ``"dense"`` nor ``"mixed"``.
     """
+    as_read_config(read)
     lm = load_model(model)
     pages = handbook()
     with ExplicitBank.open(bank_folder or cache_folder() / "demo", model=lm) as bank:
@@ -92,7 +104,7 @@ def run(
         asked = []
         with track("asking", len(questions), None if ask_all and console is not None else False) as advance:
             for question in questions:
-                asked.append(_ask(bank, question, known[question]["answer"], refs, None if ask_all else console))
+                asked.append(_ask(bank, question, known[question]["answer"], refs, read, None if ask_all else console))
                 advance(1)
     if console is not None:
         _summarize(asked, console)
@@ -109,9 +121,11 @@ def run(
     }
 
 
-def _ask(bank: ExplicitBank, question: str, answer: str, refs: int, console: Console | None) -> dict[str, Any]:
+def _ask(
+    bank: ExplicitBank, question: str, answer: str, refs: int, read: str, console: Console | None
+) -> dict[str, Any]:
     hits = bank.recall(question, refs, namespace=NAMESPACE)
-    systems = read_from(bank, ["explicit_dense"])
+    systems = read_from(bank, [f"explicit_{read}"])
     systems[-1].speak(question, hits, max_new_tokens=1)  # what runs first pays for warming up
     spoken = {system.name: system.speak(question, hits, max_new_tokens=MAX_NEW_TOKENS) for system in systems}
     result = {
@@ -128,7 +142,7 @@ def _ask(bank: ExplicitBank, question: str, answer: str, refs: int, console: Con
         },
         "sources": [
             {"source": hit.source, "line": hit.slot.line, "attention": hit.attention}
-            for hit in spoken["explicit_dense"].hits
+            for hit in spoken[f"explicit_{read}"].hits
         ],
     }
     if console is not None:
@@ -161,10 +175,10 @@ def _summarize(asked: Sequence[Mapping[str, Any]], console: Console) -> None:
     table.add_column("")
     for title in ("right answers", "first token, median", "tokens prefilled, mean"):
         table.add_column(title, justify="right")
-    for name, title in TITLES.items():
+    for name in asked[0]["systems"]:
         said = [one["systems"][name] for one in asked]
         table.add_row(
-            title,
+            TITLES[name],
             f"{sum(one['right'] for one in said)} of {len(said)}",
             f"{statistics.median(one['ttft_ms'] for one in said):,.0f} ms",
             f"{statistics.mean(one['prefill_tokens'] for one in said):,.0f}",

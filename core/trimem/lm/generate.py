@@ -22,6 +22,9 @@ from trimem.lm.model import LanguageModel
 
 Clock = Callable[[], float]
 
+COLD = 1e-3
+"""A temperature below which the most likely token is taken: dividing by less overflows."""
+
 
 @dataclass(slots=True)
 class Generation:

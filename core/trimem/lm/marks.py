@@ -17,8 +17,8 @@ _STAND_IN = "\ue000"  # of the private use area: templates leave it where it is
 
 def hidden(lm: LanguageModel, text: str) -> str:
     """Return a text with stand-ins for its marks, for a chat template; :func:`tokenize` puts them back."""
-    numbers = {mark: i for i, mark in enumerate(_marks(lm))}
-    any_mark = "|".join(map(re.escape, sorted(numbers, key=len, reverse=True)))
+    numbers = {mark: i for i, mark in enumerate(_hideable(lm))}
+    any_mark = "|".join(map(re.escape, numbers))
     return re.sub(any_mark, lambda found: f"{_STAND_IN}{numbers[found[0]]}{_STAND_IN}", text)
 
 
@@ -36,12 +36,18 @@ def hidden_in(lm: LanguageModel, message: Any) -> Any:
 
 def tokenize(lm: LanguageModel, text: str) -> list[int]:
     """Return the token ids of what a template made of texts whose marks were hidden."""
-    marks = _marks(lm)
+    hideable = _hideable(lm)
     ids: list[int] = []
     for i, part in enumerate(re.split(f"{_STAND_IN}([0-9]+){_STAND_IN}", text)):
-        ids += lm.tokenize(part) if i % 2 == 0 else lm.tokenize(marks[int(part)], control=False)
+        ids += lm.tokenize(part) if i % 2 == 0 else lm.tokenize(hideable[int(part)], control=False)
     return ids
 
 
-def _marks(lm: LanguageModel) -> list[str]:
-    return [_STAND_IN, *(token.content for token in lm.tokenizer.added_tokens_decoder.values() if token.special)]
+def marks(lm: LanguageModel) -> dict[str, int]:
+    """Return the special tokens of a model and their ids, longest first."""
+    special = {token.content: id_ for id_, token in lm.tokenizer.added_tokens_decoder.items() if token.special}
+    return dict(sorted(special.items(), key=lambda mark: -len(mark[0])))
+
+
+def _hideable(lm: LanguageModel) -> list[str]:
+    return [_STAND_IN, *marks(lm)]

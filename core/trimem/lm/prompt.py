@@ -146,8 +146,20 @@ def _written(
             yield prefix, rest
 
 
-def render(lm: LanguageModel, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]) -> str:
-    """Return a conversation as a model's chat template writes it, up to where the model's next message begins.
+def render(
+    lm: LanguageModel,
+    messages: Sequence[Mapping[str, Any]],
+    tools: Sequence[Mapping[str, Any]],
+    *,
+    begin: bool = True,
+) -> str:
+    """Return a conversation as a model's chat template writes it.
+
+    Args:
+        lm: The model.
+        messages: The conversation, oldest first.
+        tools: What the model may call.
+        begin: Whether the model's next message is begun.
 
     Raises:
         TemplateError: The template refuses it.
@@ -156,7 +168,7 @@ def render(lm: LanguageModel, messages: Sequence[Mapping[str, Any]], tools: Sequ
         [dict(message) for message in messages],
         tools=[dict(tool) for tool in tools] or None,
         tokenize=False,
-        add_generation_prompt=True,
+        add_generation_prompt=begin,
     )
     assert isinstance(rendered, str)  # what tokenize=False means
     return rendered

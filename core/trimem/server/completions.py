@@ -12,12 +12,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from trimem.errors import InvalidInputError
+from trimem.lm.generate import COLD
 from trimem.server.errors import logged, refusal
 from trimem.server.schemas import ChatRequest
 from trimem.types import Answer, Citation, Hit
-
-COLD = 1e-3
-"""A temperature below which the most likely token is taken: dividing by less overflows."""
 
 _logger = logging.getLogger(__name__)
 

@@ -13,6 +13,7 @@ from tests.contracts.bank import PUMP
 from trimem import Bank, ExplicitBank, LanguageModel, ResonanceBank
 from trimem.chat import chat
 from trimem.lm.generate import generate
+from trimem.lm.prompt import render
 from trimem.text.encoders import Encoder
 
 TOOL: dict[str, Any] = {"type": "function", "function": {"name": "now", "description": "The time.", "parameters": {}}}
@@ -39,8 +40,7 @@ def test_memory_system_and_tools_are_one_message(bank: Bank, lm: LanguageModel, 
     answer = chat(lm, talk, bank=bank, namespace="ann", k=1, tools=tools, max_new_tokens=12).answer
     assert [hit.text for hit in answer.hits] == [PUMP]
     told = [{"role": "system", "content": f"{bank.instruction}\n\n{PUMP}\n\nBe kind."}, *talk[1:]]
-    whole = lm.tokenizer.apply_chat_template(told, tools=tools or None, tokenize=False, add_generation_prompt=True)
-    assert isinstance(whole, str)
+    whole = render(lm, told, tools)
     assert whole.count("<s>s:") == 1
     ids = lm.tokenize(whole)
     assert answer.text == generate(lm, ids, max_new_tokens=12).text.strip()

@@ -34,6 +34,7 @@ from trimem import (
     FingerprintMismatch,
     InvalidInputError,
     LanguageModel,
+    UnfinishedCallError,
     UnsupportedModelError,
 )
 from trimem.text.encoders import Encoder
@@ -72,15 +73,18 @@ class Suite:
 
     @property
     def chat_model_params(self) -> dict[str, Any]:
-        return {"bank": self.bank, "namespace": "acme", "k": 2}
+        bias = {"sequence_bias": self.to_the_point(self.bank)}
+        return {"bank": self.bank, "namespace": "acme", "k": 2, "model_kwargs": bias}
 
-    @property
-    def has_tool_calling(self) -> bool:
-        return False  # a random model calls nothing of its own accord; below it is made to
+    @staticmethod
+    def to_the_point(bank: ExplicitBank) -> list[Any]:
+        """A random model has nothing to say: made to call a tool, it counts to three and ends whatever may end."""
+        wanted = {'"': 90.0, "}": 60.0, ",": 45.0, "3": 30.0}
+        return [[bank.model.tokenize(text), bias] for text, bias in wanted.items()]
 
     @property
     def has_structured_output(self) -> bool:
-        return False
+        return True
 
 
 class TestUnit(Suite, ChatModelUnitTests):
@@ -90,7 +94,19 @@ class TestUnit(Suite, ChatModelUnitTests):
 class TestIntegration(Suite, ChatModelIntegrationTests):
     @property
     def standard_chat_model_params(self) -> dict[str, Any]:
-        return {**super().standard_chat_model_params, "max_tokens": 12}
+        return {**super().standard_chat_model_params, "max_tokens": 160}
+
+    @pytest.mark.xfail(reason="a random model does not know what it is to say")
+    def test_bind_runnables_as_tools(self, model: BaseChatModel) -> None:
+        super().test_bind_runnables_as_tools(model)
+
+    @pytest.mark.xfail(reason="a random model does not know what it is to say")
+    def test_unicode_tool_call_integration(self, model: BaseChatModel, **options: Any) -> None:
+        super().test_unicode_tool_call_integration(model, **options)
+
+    @pytest.mark.xfail(reason="a random model calls nothing of its own accord")
+    def test_agent_loop(self, model: BaseChatModel) -> None:
+        super().test_agent_loop(model)
 
 
 class TestTenants(TenantsContract):
@@ -281,9 +297,42 @@ def test_a_broken_call_is_reported(filled: ExplicitBank, lm: LanguageModel) -> N
 def test_tools_a_model_cannot_call_are_refused(tiny_llama: LanguageModel, lm: LanguageModel) -> None:
     with pytest.raises(UnsupportedModelError, match="calls no tools"):
         ChatTrimem(model=tiny_llama).bind_tools([add])
-    with pytest.raises(UnsupportedModelError, match="nothing can make"):
-        ChatTrimem(model=lm).bind_tools([add], tool_choice="any")
+    with pytest.raises(InvalidInputError, match=r"tool, which are add, got 'subtract'"):
+        ChatTrimem(model=lm).bind_tools([add], tool_choice="subtract")
     assert ChatTrimem(model=lm, max_tokens=1).bind_tools([add], tool_choice="none").invoke("Add.").tool_calls == []
+
+
+@tool
+def subtract(a: int, b: int) -> int:
+    """Subtract a number from another."""
+    return a - b
+
+
+CHOICES: list[tuple[Any, set[str]]] = [
+    ("any", {"add", "subtract"}),
+    ("required", {"add", "subtract"}),
+    (True, {"add", "subtract"}),
+    ("subtract", {"subtract"}),
+    ({"type": "function", "function": {"name": "add"}}, {"add"}),
+]
+
+
+@pytest.mark.parametrize(("choice", "names"), CHOICES)
+def test_a_tool_is_called_where_one_must_be(filled: ExplicitBank, choice: Any, names: set[str]) -> None:
+    bias = {"sequence_bias": Suite.to_the_point(filled)}
+    chat = ChatTrimem(bank=filled, namespace="acme", k=1, max_tokens=120, model_kwargs=bias)
+    said = chat.bind_tools([add, subtract], tool_choice=choice).invoke("Where is the pump?")
+    ((name, args),) = [(call["name"], call["args"]) for call in said.tool_calls]
+    assert name in names
+    assert args == {"a": 3, "b": 3}
+    assert len(said.response_metadata["sources"]) == 1, "memory is read all the same"
+    assert said.content == ""
+
+
+def test_a_call_that_is_cut_off_is_no_answer(filled: ExplicitBank) -> None:
+    chat = ChatTrimem(bank=filled, namespace="acme", k=1, max_tokens=9).bind_tools([add], tool_choice="any")
+    with pytest.raises(UnfinishedCallError):
+        chat.invoke("Add.")
 
 
 def test_a_cache_never_answers_one_tenant_with_anothers(filled: ExplicitBank, lm: LanguageModel) -> None:

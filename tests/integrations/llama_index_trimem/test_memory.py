@@ -143,6 +143,14 @@ async def test_an_eager_block_need_not_wait(bank: ExplicitBank, engine: AsyncEng
     second = Memory.from_defaults(session_id="two", memory_blocks=[block], async_engine=engine)
     await second.aput(user("Which tea do I drink?"))
     assert "oolong" in texts(await second.aget())[0]
+    reply = assistant("You drink oolong, from a blue cup.")
+    await second.aput(reply)
+    assert "blue cup" not in await block.aget([user("Which cup?")], session_id="three"), "not shown yet"
+    await block.aput([reply], session_id="two")
+    assert "blue cup" in await block.aget([user("Which cup?")], session_id="three")
+    documents = bank.stats(namespace=("ann", "two")).documents
+    await second.aget()
+    assert bank.stats(namespace=("ann", "two")).documents == documents, "nothing twice"
 
 
 # The memory
