@@ -7,7 +7,9 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
+
+from sqlalchemy import select
 
 from trimem.banks.documents import Given, Told, slot_id
 from trimem.banks.slot_bank import SlotBank
@@ -27,7 +29,8 @@ from trimem.resonance.trajectory import Trajectory
 from trimem.store.capacity import Capacity
 from trimem.store.metadata import Document, utc_now
 from trimem.store.reader import SlotText
-from trimem.store.schema import BankRow
+from trimem.store.schema import BankRow, DocumentRow
+from trimem.store.scope import having
 from trimem.store.tensors import StagedShard, staging
 from trimem.text.chunking import Chunk, Chunker
 from trimem.text.encoders import Embeddings, Encoder, as_encoder
@@ -112,6 +115,20 @@ class StoredBank(SlotBank):
     def _made_by(self) -> tuple[str, str]:
         config = self.config
         return f"a lexicon of {config.lexicon_words:,} words ({config.language})", self.speech.lexicon.identity
+
+    def _beside(self, folder: Path, model: Any, encoder: Encoder) -> Self:
+        if model is not None:
+            raise InvalidInputError(
+                "no language model makes a bank of resonance memory: open it with any model, and recompile it to "
+                "another encoder alone"
+            )
+        with self._store.session() as session:
+            if session.scalars(select(DocumentRow.id).where(*having({HEARD: True})).limit(1)).first() is not None:
+                raise InvalidInputError(
+                    f"the bank in {self.folder} holds phonemes that were heard, and not the text they were: it cannot "
+                    "be made anew"
+                )
+        return self.open(folder, encoder=encoder, config=self.config, clock=self._clock)
 
     def _adopt(self, row: BankRow) -> None:
         super()._adopt(row)

@@ -9,6 +9,7 @@ from threading import Thread
 
 import pytest
 import torch
+from langchain_core.embeddings import DeterministicFakeEmbedding
 
 from tests.contracts.bank import BankContract
 from trimem import (
@@ -437,3 +438,30 @@ def test_a_quotation_is_found_by_ear_and_a_question_by_meaning(calls: ResonanceB
     (asked,) = calls.recall("who is responsible for money", 1, namespace="acme")
     assert not isinstance(asked, SoundHit)
     assert said([asked]) == [ILSE]
+
+
+def test_another_encoder_leaves_trajectories_alone(tmp_path: Path, encoder: Encoder) -> None:
+    other = DeterministicFakeEmbedding(size=24)
+    with ResonanceBank.open(tmp_path / "bank", encoder=encoder, config=SMALL) as bank:
+        slots = bank.remember(TURNS, namespace="a")
+        heard = bank.recall("the reinjun falls", 3, namespace="a", by="sound")
+        report = bank.recompile(encoder=other, progress=False)
+        assert (report.documents, report.slots_before, report.slots) == (7, 7, 7)
+        assert bank.recall("the reinjun falls", 3, namespace="a", by="sound") == heard
+        assert bank.recall(f"Ben (1 May 2026): {FALLS}", 1, namespace="a", by="meaning")[0].id == slots[0]
+        assert bank.reconstruct(slots[0]).verified
+        assert bank.stats().compiled == 7
+        assert bank.verify().ok
+        with pytest.raises(InvalidInputError, match="no language model makes"):
+            bank.recompile(model="gemma-3-270m")
+        bank.remember(Heard([(word, 1.0) for word in EnglishPhonemizer()(["water", "falls"])]), namespace="a")
+        with pytest.raises(InvalidInputError, match="phonemes that were heard"):
+            bank.recompile(encoder=encoder)
+    with ResonanceBank.open(tmp_path / "bank", encoder=other) as again:
+        assert len(again.recall("falls", 9, namespace="a", by="meaning")) == 8
+    none = ResonanceConfig(lexicon_words=6000, keep_text=False)
+    with ResonanceBank.open(tmp_path / "none", encoder=encoder, config=none) as bank:
+        bank.remember(FALLS, namespace="a")
+        with pytest.raises(InvalidInputError, match="does not keep the texts"):
+            bank.recompile(encoder=other)
+        assert bank.recall("the reinjun falls", 1, namespace="a", by="sound")
