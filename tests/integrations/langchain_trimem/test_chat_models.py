@@ -29,6 +29,7 @@ from tests.contracts.tenants import TENANTS, TenantsContract
 from tests.loop import loop_alive
 from trimem import (
     Bank,
+    CalibrationNotFoundError,
     ContextLengthError,
     ExplicitBank,
     FingerprintMismatch,
@@ -228,6 +229,34 @@ def test_everything_may_be_said_anew_with_a_call(chat: ChatTrimem) -> None:
     assert [source["source"] for source in only.response_metadata["sources"]] == ["2.md"]
     sampled = [chat.invoke("Hello", temperature=2.0, seed=seed).content for seed in (1, 1, 2)]
     assert sampled[0] == sampled[1] != sampled[2]
+
+
+def test_its_fields_hold_where_a_call_says_nothing(filled: ExplicitBank) -> None:
+    def read(**fields: Any) -> list[str]:
+        chat = ChatTrimem(bank=filled, namespace="acme", max_tokens=2, **fields)
+        return [source["source"] for source in chat.invoke("Where is the pump?").response_metadata["sources"]]
+
+    filled.remember("The pump is sold.", namespace="acme", metadata={"source": "rumour.md"}, trust=0.2)
+    assert "rumour.md" in read(k=9)
+    assert "rumour.md" not in read(k=9, min_trust=0.5)
+    assert read(filter={"floor": 2}) == ["2.md"]
+    assert len(read(k=1)) == 1
+    for chat in (mixed := ChatTrimem(bank=filled, namespace="acme", read="mixed"), mixed.bind_tools([add])):
+        with pytest.raises(CalibrationNotFoundError):
+            chat.invoke("Where is the pump?")
+
+
+def test_how_it_speaks(lm: LanguageModel) -> None:
+    def said(**fields: Any) -> AIMessage:
+        return ChatTrimem(model=lm, max_tokens=24, **fields).invoke("Hello")
+
+    greedy = said()
+    assert said(temperature=0).content == said(temperature=1e-45).content == greedy.content
+    warm = [said(temperature=2.0, model_kwargs={"seed": seed}).content for seed in (1, 1, 2)]
+    assert warm[0] == warm[1] != warm[2]
+    hurried = said(timeout=1e-6)
+    assert hurried.usage_metadata is not None
+    assert hurried.usage_metadata["output_tokens"] == 1
 
 
 @tool

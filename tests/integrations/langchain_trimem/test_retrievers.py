@@ -65,6 +65,14 @@ async def test_everything_may_be_said_anew_with_a_call(retriever: ExplicitRetrie
     assert "somebody else" in (await retriever.ainvoke("pump", namespace=("other",)))[0].page_content
 
 
+async def test_its_fields_hold_where_a_call_says_nothing(filled: ExplicitBank) -> None:
+    filled.remember("The pump is sold.", namespace="acme", trust=0.2)
+    for fields in ({"min_trust": 0.5}, {"filter": {"floor": {"$gte": 0}}}):
+        trusted = ExplicitRetriever(bank=filled, namespace="acme", k=9, **fields)
+        assert {d.metadata["floor"] for d in trusted.invoke("pump")} == {0, 1, 2, 3}
+        assert {d.metadata["floor"] for d in await trusted.ainvoke("pump")} == {0, 1, 2, 3}
+
+
 def test_a_tenant_may_be_chosen_by_configuration(retriever: ExplicitRetriever) -> None:
     chain = retriever.configurable_fields(namespace=ConfigurableField(id="tenant"))
     found = chain.invoke("pump", {"configurable": {"tenant": "other"}})

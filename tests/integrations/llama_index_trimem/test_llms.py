@@ -19,7 +19,7 @@ from tests import tiny
 from tests.contracts.bank import BOAT, CAKE, PUMP
 from tests.contracts.tenants import TenantsContract
 from tests.loop import loop_alive
-from trimem import Bank, ExplicitBank, LanguageModel
+from trimem import Answer, Bank, CalibrationNotFoundError, ExplicitBank, LanguageModel
 
 ASKED = [
     ChatMessage(role="system", content="Be brief."),
@@ -98,6 +98,20 @@ def test_everything_may_be_said_anew_with_a_call(llm: TrimemLLM) -> None:
     assert llm.complete("boat", max_tokens=2).raw.new_tokens == 2
     sampled = [llm.complete("boat", temperature=5.0, seed=3).text for _ in range(2)]
     assert sampled[0] == sampled[1] != llm.complete("boat").text
+
+
+def test_its_fields_hold_where_a_call_says_nothing(bank: ExplicitBank, llm: TrimemLLM) -> None:
+    def answered(**fields: Any) -> Answer:
+        answer: Answer = TrimemLLM(bank=bank, namespace="acme", max_tokens=6, **fields).complete("boat").raw
+        return answer
+
+    assert [hit.source for hit in answered(where={"source": "pump.md"}).hits] == ["pump.md"]
+    assert len(answered(k=1).hits) == 1
+    with pytest.raises(CalibrationNotFoundError):
+        answered(read="mixed")
+    assert answered(temperature=1e-45).text == answered().text
+    warm = [answered(temperature=5.0, generate_kwargs={"seed": seed}).text for seed in (3, 3, 4)]
+    assert warm[0] == warm[1] != warm[2]
 
 
 def test_without_a_bank_it_is_the_model_alone(tiny_llama: LanguageModel) -> None:

@@ -9,7 +9,7 @@ import pytest
 from openai.types.chat import ChatCompletion
 
 from tests.contracts.bank import BOAT, CAKE, PUMP
-from tests.core.trimem.server.conftest import ANN
+from tests.core.trimem.server.conftest import ANN, Serve
 from trimem import ExplicitBank
 from trimem.server.completions import Reply
 
@@ -106,6 +106,20 @@ def test_memories_are_chosen_by_metadata(ann: openai.OpenAI) -> None:
     assert [one["source"] for one in (reply.model_extra or {})["memory"]["sources"]] == ["cake.md"]
     with pytest.raises(openai.BadRequestError, match="run trimem calibrate"):
         ann.chat.completions.create(**ASKED, extra_body={"memory": {"read": "mixed"}})
+
+
+def test_what_a_request_does_not_say_the_server_is_told(serve: Serve) -> None:
+    with (
+        serve(k=1, max_new_tokens=2, read="mixed") as address,
+        openai.OpenAI(base_url=f"{address}/v1", api_key=ANN, max_retries=0) as client,
+    ):
+        asked = {name: value for name, value in ASKED.items() if name != "max_tokens"}
+        with pytest.raises(openai.BadRequestError, match="run trimem calibrate"):
+            client.chat.completions.create(**asked)
+        reply = client.chat.completions.create(**asked, extra_body={"memory": {"read": "dense"}})
+        assert reply.usage is not None
+        assert reply.usage.completion_tokens == 2
+        assert len((reply.model_extra or {})["memory"]["sources"]) == 1
 
 
 def test_sampling_follows_the_seed(ann: openai.OpenAI) -> None:
