@@ -129,8 +129,8 @@ class Hit:
         score: How well it matches the query, in [0, 1], comparable within one result only.
         attention: Share of the attention mass that the answer paid to this slot among all slots
             it read, in [0, 1]; None where nothing was generated, or where its text was read instead.
-        expected_error: How far off the numbers of its stored vector are likely to be, root mean square; None where
-            the vector is stored as it is.
+        expected_error: How far off the numbers of its stored vector are likely to be, with what corrects it, root
+            mean square; None where the vector is stored as it is.
     """
 
     slot: Slot

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from trimem.banks.writer import encode
 from trimem.checks import check_k
-from trimem.errors import InvalidInputError, SlotNotFoundError
+from trimem.errors import CorruptTensorError, InvalidInputError, SlotNotFoundError
 from trimem.progress import track
 from trimem.store.reader import in_batches
 from trimem.store.tensors import staging
@@ -23,7 +23,7 @@ from trimem.transit.idrp import Idrp
 from trimem.transit.numbers import NUMBERS
 from trimem.transit.refit import Refit, refitted
 from trimem.transit.stored_bank import StoredBank, name_of, shard_of
-from trimem.transit.stored_vectors import expand
+from trimem.transit.stored_vectors import corrections, expand
 from trimem.types import Hit, SlotId
 
 if TYPE_CHECKING:
@@ -146,7 +146,10 @@ class TransitBank(StoredBank):
                 return found
 
     def _errors(self, hits: Sequence[Hit]) -> list[float | None]:
-        """Return how far off each hit's vector is likely to be; None where it went meanwhile."""
+        """Return how far off each hit's vector is likely to be; None where it went meanwhile.
+
+        Where the bank has a bound, tensors are read: what is left of the error where it was corrected.
+        """
         rows = self._store.reader.codes([hit.id for hit in hits])
         if not rows:
             return [None] * len(hits)
@@ -154,6 +157,10 @@ class TransitBank(StoredBank):
         errors = self.codec.expected_error(codes.view(len(rows), -1))
         bound = self.config.max_error
         by_slot = dict(zip(rows, (errors if bound is None else errors.clamp_max(bound)).tolist(), strict=True))
+        for slot in rows if bound is not None else ():
+            with suppress(CorruptTensorError):  # verify() names it, and texts are found all the same
+                if (record := self._store.read(slot)) is not None and len(record) > 1:
+                    by_slot[slot] = float(corrections(self.codec, record).left(1))
         return [by_slot.get(hit.id) for hit in hits]
 
     def vectors(self, ids: Sequence[SlotId]) -> Tensor:

@@ -7,6 +7,7 @@ beyond any the codec has seen, is stored as it came.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -74,6 +75,21 @@ class Corrections:
         if levels is None:
             mended[self.exact_rows.long().to(mended.device)] = self.exact.to(mended.device)
         return mended
+
+    def left(self, n: int) -> Tensor:
+        """Return how far off the numbers of each vector are once corrected, root mean square, (n,) in float32.
+
+        What rounding to steps leaves is spread evenly over one, step / sqrt(12), and nothing is left where a vector is
+        stored as it came. Not a number where nothing is corrected.
+
+        Args:
+            n: Vectors of the batch.
+        """
+        left = torch.full((n,), torch.nan)
+        for level in self.levels:
+            left[level.rows.long()] = level.steps / math.sqrt(12)  # a later level is finer
+        left[self.exact_rows.long()] = 0.0
+        return left
 
     def of(self, row: int) -> Corrections:
         """Return the corrections of one vector, as of a batch of one."""

@@ -32,8 +32,8 @@ class Read:
         slots: (n, k) in int64.
         scores: (n, k), cosine of the codes in the units of the input, as PCA would give them.
         vectors: (n, k, dim) in float32, expanded.
-        expected_error: (n, k), how far off their numbers are likely to be, root mean square. Where a slot has
-            corrections, at most the bound.
+        expected_error: (n, k), how far off their numbers are likely to be, root mean square: as the codec expects,
+            at most the bound if there is one, and what is left where a slot has corrections.
     """
 
     slots: Tensor
@@ -152,6 +152,9 @@ class SlotMemory:
         bound = self.codec.config.max_error
         if bound is not None:
             error = error.clamp_max(bound)
+        for i, slot in enumerate(flat.tolist()):
+            if slot in self._corrections:
+                error[i] = self._corrections[slot].left(1)
         shape = slots.shape
         return Read(slots, scores, self.vectors(flat).view(*shape, -1), error.view(shape))
 

@@ -34,13 +34,18 @@ def expand(codec: Idrp, records: Sequence[Mapping[str, Tensor]]) -> Tensor:
     vectors = codec.expand(torch.stack([record["code"] for record in records]))
     for i, record in enumerate(records):
         if len(record) > 1:
-            levels = tuple(
-                Level(_ONE, record["steps"][at : at + 1], record["counts"][at : at + 1])
-                for at in range(len(record.get("steps", ())))
-            )
-            exact = record.get("exact", torch.zeros(0, codec.dim))
-            vectors[i] = Corrections(levels, _ONE[: len(exact)], exact).apply(vectors[i : i + 1])[0]
+            vectors[i] = corrections(codec, record).apply(vectors[i : i + 1])[0]
     return vectors
+
+
+def corrections(codec: Idrp, record: Mapping[str, Tensor]) -> Corrections:
+    """Return what brings the vector of a slot within the bound."""
+    levels = tuple(
+        Level(_ONE, record["steps"][at : at + 1], record["counts"][at : at + 1])
+        for at in range(len(record.get("steps", ())))
+    )
+    exact = record.get("exact", torch.zeros(0, codec.dim))
+    return Corrections(levels, _ONE[: len(exact)], exact)
 
 
 def _mending(corrections: Corrections) -> dict[str, Tensor]:

@@ -126,6 +126,9 @@ def test_vectors_are_what_the_encoder_made_up_to_the_bound(small: Open) -> None:
     assert (CODEC.expand(CODEC.compress(whole)) - whole).abs().max() > 0.1, "the codec alone would not do"
     hits = bank.recall(texts[0], 5, namespace="a")
     assert all(hit.expected_error is not None and 0 < hit.expected_error <= 0.02 for hit in hits)
+    for hit in bank.recall(texts[0], 30, namespace="a"):
+        off = (bank.vectors([hit.id])[0] - whole[texts.index(hit.text)]).square().mean().sqrt()
+        assert hit.expected_error == pytest.approx(float(off), rel=0.6), "what is left, not what the code alone misses"
     bank.forget(namespace="a", ids=ids[0])
     with pytest.raises(SlotNotFoundError, match=ids[0]):
         bank.vectors(ids)
@@ -507,6 +510,7 @@ def test_damage_is_noticed_and_made_good(small: Open) -> None:
     data[-3] ^= 255
     shard.write_bytes(data)
     assert not bank.verify().ok
+    assert len(bank.recall(texts[0], 10, namespace="a")) == 10, "texts and codes are there"
     report = bank.repair()
     assert report.recompiled
     assert not report.problems

@@ -146,6 +146,9 @@ def test_corrections_are_coarse_first() -> None:
     assert len(errors) > 2
     for coarse, fine in pairwise(errors):
         assert fine < coarse / 100
+    off = (corrections.apply(expanded) - x).square().mean(1).sqrt()
+    assert float((corrections.left(40) / off).median()) == pytest.approx(1, abs=0.2)
+    assert correct(x, expanded, 1e3).left(40).isnan().all()
 
 
 def test_a_bound_within_float32s_rounding_stores_what_came() -> None:
@@ -154,6 +157,7 @@ def test_a_bound_within_float32s_rounding_stores_what_came() -> None:
     assert stored.corrections.exact_rows.tolist() == [0, 1, 2]
     assert torch.equal(CODEC.expand_within(stored), x)
     assert stored.nbytes().tolist() == [CODE + 4 * DIM] * 3
+    assert stored.corrections.left(3).tolist() == [0, 0, 0]
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf"), 1e300])

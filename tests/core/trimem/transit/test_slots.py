@@ -66,6 +66,9 @@ def test_the_bound_is_kept_by_every_slot() -> None:
     read = slots.read(x[held])
     assert (read.vectors[:, 0] - x[held])[read.slots[:, 0] == where[held]].abs().max() <= 0.02
     assert (read.expected_error <= 0.02).all()
+    off = (slots.vectors(read.slots[:, 0]) - x[held]).square().mean(1).sqrt()[read.slots[:, 0] == where[held]]
+    expected = read.expected_error[read.slots == where[held][:, None]]
+    assert expected.square().mean().sqrt() == pytest.approx(float(off.square().mean().sqrt()), rel=0.2)
     stats = slots.stats()
     assert stats.occupied == stats.corrected == 64
     assert stats.code_bytes == 64 * CODE
