@@ -56,9 +56,11 @@ class Vocabulary:
             raise InvalidInputError("every word of a resonance index has phonemes; leave out those that have none")
         if not words:
             return
-        for phoneme in sorted({phoneme for word in words for phoneme in word} - self._number.keys()):
-            self._number[phoneme] = len(self.inventory)
-            self.inventory.append(phoneme)
+        # In the order they came, which is the same however many words come at once: sums round the same then.
+        for phoneme in (phoneme for word in words for phoneme in word):
+            if phoneme not in self._number:
+                self._number[phoneme] = len(self.inventory)
+                self.inventory.append(phoneme)
         cut = [word[:LONGEST_WORD] for word in words]
         rows = padded([[self._number[phoneme] for phoneme in word] for word in cut]).to(self.device)
         width = max(rows.shape[1], self.phonemes.shape[1])
