@@ -23,6 +23,25 @@ from trimem.resonance.phonemes import EnglishPhonemizer, Phonemes
 HANDBOOK = Path(resonance.__file__).parents[1] / "demo" / "handbook"
 
 
+KEYS = {
+    "codec": [
+        "code",
+        "prior",
+        "bytes_per_token",
+        "signal_bytes_per_token",
+        "tokens_exact",
+        "blocks",
+        "blocks_flagged",
+        "blocks_silently_wrong",
+        "tokens_per_second",
+        "tokens",
+    ],
+    "consensus": ["noise", "signal", "prior", "unigram", "both", "words"],
+    "search": ["words", "query_words", "corruption", "system", "recall_at_1", "p50_ms", "p95_ms", "z", "n"],
+}
+"""Of the rows of each part, as ``--json`` writes them: others read them by these names."""
+
+
 @pytest.fixture(scope="module")
 def known() -> Lexicon:
     return lexicon(EnglishPhonemizer(), words=3000)
@@ -97,10 +116,22 @@ def test_the_command_writes_what_it_measured(tmp_path: Path, text: str) -> None:
     assert done.exit_code == 0, done.output
     written = json.loads(result.read_text())
     assert {row["words"] for row in written["search"]} == {300, 600}
-    assert {"words", "query_words", "corruption", "recall_at_1", "p50_ms"} <= written["search"][0].keys()
+    assert all(list(row) == KEYS["search"] for row in written["search"])
     done = CliRunner().invoke(app, ["bench", "resonance", "--text", str(tmp_path / "no"), "--json", str(result)])
     assert done.exit_code == 1
     assert "UTF-8 text file was expected" in done.output
+
+
+def test_parts_are_written_under_their_names(
+    tmp_path: Path, text: str, known: Lexicon, smollm: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resonance, "lexicon", lambda _: known)  # of 3,000 words, to be quick
+    monkeypatch.setattr(resonance, "load_model", lambda _: smollm)
+    (tmp_path / "text.txt").write_text(text[:400])
+    written = resonance.run(tmp_path / "text.txt", parts=["codec", "consensus"], tokens=8)
+    for part in ("codec", "consensus"):
+        assert written[part]
+        assert all(list(row) == KEYS[part] for row in written[part])
 
 
 def test_codes_are_stored_decoded_and_compared(text: str, known: Lexicon, smollm: LanguageModel) -> None:

@@ -66,6 +66,10 @@ def test_trained_systems_do_not_end_below_pca(task: Task) -> None:
     assert lost("autoencoder") <= floor
 
 
+def test_systems_have_these_names() -> None:
+    assert list(SYSTEMS) == ["idrp", "pca", "autoencoder", "opq", "pq", "int8", "int4"]
+
+
 def test_recall_is_the_share_that_stays() -> None:
     x = torch.eye(20)
     assert recall(x[:5] + 0.1, x, x) == 1.0
