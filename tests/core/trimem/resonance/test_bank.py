@@ -127,12 +127,12 @@ class TestSound:
 
         before = found()
         assert before[1] == "the", "neither the speaker nor signs before it"
-        calls.forget(namespace="acme", where={"speaker": "Anna"})
+        calls.forget(namespace="acme", where={"speaker": "Ben"})
         assert found() == before
 
     def test_how_far_a_slot_stands_out_is_told_in_deviations_of_all_others(self) -> None:
         def z(nats: Sequence[float], compared: int) -> list[float]:
-            return _above_others(np.array(nats), compared, 0.0).tolist()
+            return list(map(float, _above_others(np.array(nats), compared, 0.0)))
 
         assert z([4.0], 1) == [4], "alone, it is compared with silence, and one nat is the least deviation"
         assert z([4.0, 2.0], 2) == [3, 0]

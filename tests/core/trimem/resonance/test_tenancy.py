@@ -69,7 +69,7 @@ def opened(folder: Path) -> ResonanceBank:
 
 def found(bank: ResonanceBank) -> dict[tuple[str, str], list[dict[str, Any]]]:
     """Return all that a tenant is told, whichever way it asks."""
-    told = {}
+    told: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for by, queries in QUERIES.items():
         for query in queries:
             hits = bank.recall(query, 5, namespace=MINE, by=by)
