@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Thread
 
+import numpy as np
 import pytest
 import torch
 from langchain_core.embeddings import DeterministicFakeEmbedding
@@ -30,7 +31,7 @@ from trimem.lm.prompt import SEPARATOR
 from trimem.resonance.hits import SoundHit
 from trimem.resonance.phonemes import EnglishPhonemizer
 from trimem.resonance.reading import format_of
-from trimem.resonance.sounds import PHRASE
+from trimem.resonance.sounds import PHRASE, _above_others
 from trimem.resonance.units import split_units
 from trimem.text.encoders import Encoder
 
@@ -113,6 +114,30 @@ class TestSound:
         assert calls.mend("the boat left at noon", namespace="acme") == "the boat left at noon"
         assert calls.mend("xylophone", namespace="acme") == "xylophone", "nothing sounds like it"
         assert calls.mend("ilsa market", namespace="other") == "ilsa market"
+
+    def test_of_several_namespaces_what_sounds_most_like_it_mends_a_word(self, calls: ResonanceBank) -> None:
+        calls.remember("Ask Markett about it.", namespace=("acme", "zz"))
+        assert calls.mend("who is markitt", namespace=("acme", "zz")) == "who is Markett"
+        assert calls.mend("who is markitt", namespace="acme") == "who is Markett"
+
+    def test_the_word_that_resonates_is_told_and_stays_when_others_are_forgotten(self, calls: ResonanceBank) -> None:
+        def found() -> tuple[str, str]:
+            (hit,) = calls.recall("the key to the seller", 1, namespace="acme", by="sound")
+            assert isinstance(hit, SoundHit)
+            return hit.text, split_units(hit.text)[hit.word].strip()
+
+        before = found()
+        assert before[1] == "the", "neither the speaker nor signs before it"
+        calls.forget(namespace="acme", where={"speaker": "Ben"})
+        assert found() == before
+
+    def test_how_far_a_slot_stands_out_is_told_in_deviations_of_all_others(self) -> None:
+        def z(nats: Sequence[float], compared: int) -> list[float]:
+            return list(map(float, _above_others(np.array(nats), compared, 0.0)))
+
+        assert z([4.0], 1) == [4], "alone, it is compared with silence, and one nat is the least deviation"
+        assert z([4.0, 2.0], 2) == [3, 0]
+        assert z([4.0], 2) == z([4.0, 0.0], 2)[:1] == [4], "who says nothing of it counts as one who says nothing"
 
     def test_tenants_never_meet(self, calls: ResonanceBank) -> None:
         asked = {"k": 9, "namespace": "acme", "by": "sound"}
@@ -198,6 +223,9 @@ class TestPlace:
         assert said(calls.recall(query, 1, namespace="acme")) == [expected]
         best, *others = calls.recall(query, 3, namespace="acme", by="place")
         assert best.score == 1
+        turns = [turn.said for turn in TURNS]
+        found = [hit.text for hit in calls.recall("turn 4", 4, namespace="acme", by="place")]
+        assert found == [turns[3], turns[4], turns[2], turns[5]], "of two as near, what came later"
         assert [hit.score for hit in others] == sorted((hit.score for hit in others), reverse=True)
 
     def test_places_that_do_not_exist_are_no_place(self, calls: ResonanceBank) -> None:

@@ -61,6 +61,28 @@ def test_words_may_be_split_and_merged(english: EnglishPhonemizer) -> None:
     assert found("greengarden", "gate") == "green"
 
 
+def test_a_phrase_begins_with_the_word_that_most_of_its_first_phonemes_are_of(english: EnglishPhonemizer) -> None:
+    text = ["a", "green", "garden", "gate", "under", "seven", "yellow", "windows"]
+    index, _ = index_words(english(text))
+    end, gate, under = english(["garden"])[0][-1:], *english(["gate", "under"])
+    assert text[index.search([(*end, *gate), under], k=1)[0].position] == "gate", (
+        "a sound of the word before is no word"
+    )
+
+
+def test_what_is_added_is_found_beside_what_is_sorted(
+    stream: list[Phonemes], words: Lexicon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search, "POSTINGS", 500)
+    index, _ = index_words(stream[:2000])
+    said = index.words[[3, 700, 11, 1500, 42, 900]]
+    index.append(said, [len(said)])
+    query = [index.vocabulary.spoken[word] for word in said.tolist()]
+    assert index.search(query, k=1)[0].position == 2000
+    stretches, nats = index.about(query)
+    assert stretches[nats.argmax()] == 1
+
+
 def test_what_has_no_sound_is_left_out(english: EnglishPhonemizer) -> None:
     index, at = index_words(english(["the", "!", "house", "💩", "burned"]))
     assert at.tolist() == [0, 2, 4]

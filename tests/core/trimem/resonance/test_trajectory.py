@@ -156,6 +156,9 @@ def test_damaged_tensors_are_refused(codebook: Codebook) -> None:
             Trajectory.from_tensors({key: value for key, value in tensors.items() if key != name})
     with pytest.raises(CorruptTensorError, match="do not fit"):
         Trajectory.from_tensors({**tensors, "codes": tensors["codes"][:-1]})
+    for name in ("anchored", "checks", "keyframes", "anchor_ids"):
+        with pytest.raises(CorruptTensorError, match="do not fit"):
+            Trajectory.from_tensors({**tensors, name: torch.cat([tensors[name], tensors[name][-1:]])})
 
 
 def test_wrong_places_and_choices_are_refused(codebook: Codebook) -> None:

@@ -423,6 +423,14 @@ def test_what_does_not_surprise_is_a_use_of_what_says_it(tmp_path: Path, encoder
         assert new != pump, "a text under a key that there is takes its place"
 
 
+def test_what_a_namespace_below_says_surprises_all_the_same(tmp_path: Path, encoder: Encoder) -> None:
+    with TransitBank.open(tmp_path / "bank", encoder=encoder, surprise=0.2) as bank:
+        (below,) = bank.remember(PUMP, namespace=("a", "b"))
+        (slot,) = bank.remember(f"{PUMP} Still.", namespace="a")
+        assert slot != below
+        assert bank.remember(f"{PUMP} Yes.", namespace="a") == [slot]
+
+
 # More than one
 
 

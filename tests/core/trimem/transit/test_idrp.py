@@ -61,6 +61,14 @@ def test_it_begins_as_pca() -> None:
     torch.testing.assert_close(codec.expand(codec.compress(x)), pca(curved(400, seed=0), x), atol=1e-4, rtol=1e-4)
 
 
+def test_a_codec_that_was_not_trained_expects_the_error_that_pca_leaves() -> None:
+    x = curved(400, seed=0)
+    codec = Idrp.principal(x, TransitConfig(CODE, layers=2, hidden=16))
+    codes = codec.compress(x)
+    left = float((codec.expand(codes) - x).square().mean().sqrt())
+    assert codec.expected_error(codes).tolist() == pytest.approx([left] * 400, rel=1e-3)
+
+
 @pytest.mark.parametrize("numbers", NUMBERS)
 @pytest.mark.parametrize("layers", [0, 1, 4])
 def test_with_its_leftover_all_comes_back(numbers: str, layers: int) -> None:

@@ -77,6 +77,17 @@ def test_the_bound_is_kept_by_every_slot() -> None:
     assert slots.stats().correction_bytes == slots.stats().occupied == 0
 
 
+def test_what_is_written_over_leaves_no_corrections_behind() -> None:
+    codec = Idrp.principal(curved(400, seed=0), TransitConfig(CODE, layers=2, hidden=16, max_error=5.0))
+    slots = SlotMemory(codec, 1)
+    slots.write(100 * torch.ones(1, DIM))
+    assert slots.stats().corrected == 1
+    x = curved(1, seed=4)
+    where = slots.write(x)
+    assert (slots.stats().corrected, slots.stats().correction_bytes) == (0, 0)
+    torch.testing.assert_close(slots.vectors(where), codec.expand(codec.compress(x)), atol=1e-4, rtol=1e-4)
+
+
 def test_erased_slots_are_free_and_hold_nothing() -> None:
     slots = memory()
     where = slots.write(curved(8, seed=5))
