@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import reprlib
+import stat
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -87,6 +88,14 @@ def as_path(file: object, what: str) -> Path:
     except (TypeError, UnicodeEncodeError):
         pass
     raise InvalidInputError(f"{what} must be a path, as a string or a Path, got {shown(file)}")
+
+
+def is_folder(path: Path) -> bool | None:
+    """Return whether a path is that of a folder; None where there is nothing, or nothing can be called so."""
+    try:
+        return stat.S_ISDIR(path.stat().st_mode)
+    except (OSError, ValueError):
+        return None
 
 
 def check_nesting(value: object, what: str, deepest: int, most: int | None = None) -> None:

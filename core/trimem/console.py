@@ -57,13 +57,18 @@ def duration(told: str | None) -> timedelta | None:
 
 
 def errors_said(command: Callable[P, R]) -> Callable[P, R]:
-    """Let a command say trimem's errors in red and exit with 1."""
+    """Let a command say trimem's errors, and the system's about files it is told of, in red and exit with 1."""
 
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return command(*args, **kwargs)
         except TrimemError as error:
+            err.print(f"[red]{type(error).__name__}:[/] {escape(str(error))}")
+            raise typer.Exit(1) from None
+        except OSError as error:
+            if error.filename is None:
+                raise  # not about a file
             err.print(f"[red]{type(error).__name__}:[/] {escape(str(error))}")
             raise typer.Exit(1) from None
 

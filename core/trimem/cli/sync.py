@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
+from trimem.checks import is_folder
 from trimem.console import (
     BankOption,
     JsonOption,
@@ -39,7 +40,7 @@ def sync(
     """
     from trimem.explicit.bank import ExplicitBank
 
-    if not folder.is_dir() and not bank.exists():
+    if not is_folder(folder) and is_folder(bank) is None:
         raise InvalidInputError(f"there is no folder {folder}")
     quiet()
     with ExplicitBank.open(bank, model=model) as opened:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from trimem.bank import Bank
 from trimem.banks.turn import turn
+from trimem.checks import is_folder
 from trimem.errors import InvalidInputError, UnreadableFileError
 from trimem.progress import track
 from trimem.reports import SyncReport, Unreadable
@@ -56,7 +57,7 @@ class FolderSync:
         if isinstance(max_bytes, bool) or not isinstance(max_bytes, int) or max_bytes < 1:
             raise InvalidInputError(f"max_bytes must be a whole number of at least 1, got {max_bytes!r}")
         root = folder.resolve()
-        if not root.is_dir():
+        if not is_folder(root):
             raise InvalidInputError(
                 f"there is no folder {folder}: what was synced from it stays. To forget that, forget what has the "
                 f"metadata folder={source(root)}"

@@ -15,6 +15,7 @@ from huggingface_hub.errors import StrictDataclassError
 from platformdirs import user_cache_path
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig
 
+from trimem.checks import is_folder
 from trimem.errors import InvalidInputError, MissingDependencyError, UnsupportedModelError
 from trimem.lm.model import LanguageModel
 from trimem.lm.vocabulary import sentencepiece_tokenizer
@@ -111,7 +112,7 @@ def _pieces(name: str | Path | None) -> tuple[Path, ...]:
     path = Path(name)
     if path.suffix != ".gguf":
         return ()
-    if not path.is_file():
+    if is_folder(path) is not False:
         raise InvalidInputError(f"there is no GGUF file {path}")
     return (path,)
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trimem.checks import is_folder
 from trimem.errors import FileTooLargeError, InvalidInputError, UnreadableFileError
 from trimem.reports import Unreadable
 from trimem.text.folders import list_folder
@@ -54,9 +55,10 @@ def read_paths(paths: Iterable[str | Path], *, max_bytes: int = MAX_BYTES) -> It
         InvalidInputError: A path does not exist.
     """
     for path in map(Path, paths):
-        if not path.exists():
+        folder = is_folder(path)
+        if folder is None:
             raise InvalidInputError(f"there is no file or folder {path}")
-        if not path.is_dir():
+        if not folder:
             yield _read(path, max_bytes, named=True)
             continue
         listing = list_folder(path)

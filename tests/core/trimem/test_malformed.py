@@ -28,10 +28,12 @@ from typer.testing import CliRunner
 from tests.contracts.bank import BOAT, CAKE, PUMP
 from trimem import ExplicitBank, InvalidInputError, LanguageModel, ReadConfig, TrimemError, Turn
 from trimem.cli import app
+from trimem.lm.load import load_model
 from trimem.store.archive import SUMS, ArchiveWriter
 from trimem.store.importing import Export, import_bank
 from trimem.store.metadata import MetadataStore
 from trimem.store.schema import DocumentRow, ErasureRow, SlotRow
+from trimem.text.readers import read_paths
 
 FULL = int(os.environ.get("TRIMEM_FUZZ", "0"))
 
@@ -389,6 +391,21 @@ def test_files_that_have_no_name(filled: ExplicitBank, file: Any) -> None:
 def test_ways_to_read_that_are_none(filled: ExplicitBank, read: Any) -> None:
     with pytest.raises(InvalidInputError, match="read must be a ReadConfig"), filled.attach(hits=[], read=read):
         pass
+
+
+def test_files_whose_names_no_system_takes(filled: ExplicitBank) -> None:
+    name, bank = "x" * 300, str(filled.folder)
+    with pytest.raises(InvalidInputError, match="there is no file or folder"):
+        list(read_paths([name]))
+    with pytest.raises(InvalidInputError, match="there is no folder"):
+        filled.sync(name, namespace="a")
+    with pytest.raises(InvalidInputError):
+        load_model(f"{name}.gguf")
+    mine = ["--bank", bank, "--namespace", "a"]
+    for words in (["remember", name, *mine], ["sync", name, *mine], ["import", name, *mine[:2]]):
+        result = CliRunner().invoke(app, words)
+        assert result.exit_code == 1
+        assert "Error" in result.output
 
 
 def test_models_that_are_none(filled: ExplicitBank) -> None:
