@@ -62,6 +62,7 @@ def test_a_call_is_what_the_template_writes(name: str) -> None:
     form = FORMATS[name]
     assert answer.text.startswith(f"{form.before}add{form.between}{{")
     assert answer.text.endswith(form.after.strip())
+    assert answer.new_tokens < 120, "and there it ends"
 
 
 def test_what_a_tool_does_not_take_is_not_given() -> None:
