@@ -147,6 +147,10 @@ def test_a_trajectory_is_stored_as_tensors(tmp_path: Path, codebook: Codebook) -
     assert again.lexicon == codebook.lexicon.identity
     assert again.codes_at(5, 50).tolist() == trajectory.codes_at(5, 50).tolist()
     assert again.anchors_at(0, len(again)) == trajectory.anchors_at(0, len(trajectory))
+    anchors = again.anchors_at(0, len(again))
+    assert len(set(anchors.values())) > 1
+    for start in range(len(again)):
+        assert again.anchors_at(start, len(again)) == {at: text for at, text in anchors.items() if at >= start}
 
 
 def test_damaged_tensors_are_refused(codebook: Codebook) -> None:
