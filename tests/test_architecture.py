@@ -28,7 +28,7 @@ ALLOWED = {
     "types": {"errors", "checks"},
     "reports": {"types"},
     "progress": set[str](),
-    "versioned": {"errors"},
+    "versioned": {"errors", "checks"},
     "drawing": {"errors"},
     "tracing": {"types", "reports"},
     "text": LEAVES,

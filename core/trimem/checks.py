@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import reprlib
 import stat
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
@@ -16,6 +17,9 @@ T = TypeVar("T")
 
 MOST_HITS = 2**31 - 1
 """That can be asked for at once; a search multiplies it, and SQLite counts to 2**63."""
+
+LARGEST = 2**31 - 1
+"""The most of anything that is counted in a configuration."""
 
 _LONGEST = timedelta(days=100_000)  # what is added to now must be a date
 _LONGEST_NUMBER = 4000  # bits: Python refuses to write numbers of more than 4300 digits
@@ -53,6 +57,61 @@ def whole(number: int, what: str, least: int, most: int | None = None) -> int:
         limit = "" if most is None else f" and at most {most:,}"
         raise InvalidInputError(f"{what} must be a whole number of at least {least}{limit}, got {shown(number)}")
     return number
+
+
+def real(number: float, what: str, above: float, most: float = math.inf) -> float:
+    """Return ``number``, which is finite.
+
+    Args:
+        number: What was given.
+        what: What it is, for the message.
+        above: What it must be above.
+        most: The most it can be.
+
+    Raises:
+        InvalidInputError: It is no number, or outside of that.
+    """
+    try:
+        told = isinstance(number, int | float) and not isinstance(number, bool)
+        if told and math.isfinite(number) and above < number <= most:
+            return number
+    except OverflowError:  # a whole number that is larger than any float
+        pass
+    limits = [f"above {above:g}"] * (above > -math.inf) + [f"at most {most:g}"] * (most < math.inf)
+    raise InvalidInputError(f"{what} must be {' and '.join(limits) or 'a finite number'}, got {shown(number)}")
+
+
+def one_of(given: str, what: str, known: Collection[str]) -> str:
+    """Return ``given``, which is one of the names that are known.
+
+    Raises:
+        InvalidInputError: It is none of them.
+    """
+    if isinstance(given, str) and given in known:
+        return given
+    raise InvalidInputError(f"{what} must be one of {', '.join(known)}, got {shown(given)}")
+
+
+def flag(given: bool, what: str) -> bool:
+    """Return ``given``, which is True or False.
+
+    Raises:
+        InvalidInputError: It is something else.
+    """
+    if isinstance(given, bool):
+        return given
+    raise InvalidInputError(f"{what} must be True or False, got {shown(given)}")
+
+
+def typed(given: T, what: str, kind: type) -> T:
+    """Return ``given``, which is of a kind, or None where nothing is given.
+
+    Raises:
+        InvalidInputError: It is of another.
+    """
+    if given is None or isinstance(given, kind):
+        return given
+    raise InvalidInputError(f"{what} must be a {kind.__name__} or None, got {shown(given)}")
 
 
 def several(given: Iterable[T], what: str, kind: type | tuple[type, ...] = object) -> list[T]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from trimem.checks import shown
 from trimem.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -27,13 +28,16 @@ def read_config(cls: type[C], data: Mapping[str, Any], version: int, *, whose: s
     Raises:
         InvalidInputError: It is of another version or has keys this version does not know.
     """
+    if not isinstance(data, Mapping):
+        raise InvalidInputError(f"the {whose}'s configuration must be a mapping, got {shown(data)}")
     known = {field.name for field in fields(cls)}
+    needed = {field.name for field in fields(cls) if field.default is MISSING and field.default_factory is MISSING}
     values = {key: value for key, value in data.items() if key != "version"}
     found = data.get("version")
-    if found != version or not values.keys() <= known:
+    if found != version or not needed <= values.keys() <= known:
         older = isinstance(found, int) and found < version
         raise InvalidInputError(
-            f"the {whose}'s configuration is version {found!r} with {sorted(values)}, this trimem reads version "
-            f"{version} with {sorted(known)}: {remake if older else 'upgrade trimem'}"
+            f"the {whose}'s configuration is version {shown(found)} with {sorted(map(str, values))}, this trimem reads "
+            f"version {version} with {sorted(known)}: {remake if older else 'upgrade trimem'}"
         )
     return cls(**values)

@@ -7,11 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from trimem.banks.turn import in_turn
+from trimem.checks import as_path
 from trimem.errors import BankNotFoundError, InvalidInputError
 from trimem.store import building, upkeep
 from trimem.store.building import DATABASE as DATABASE
 from trimem.store.metadata import MetadataStore
-from trimem.store.tensors import Swept
+from trimem.store.tensors import Swept, disk_errors
 
 LOCK = "recompile.lock"
 """What a process holds while it makes a bank anew."""
@@ -22,15 +23,17 @@ def bank_folder(path: str | Path, *, create: bool) -> Path:
 
     Raises:
         BankNotFoundError: There is none and ``create`` is False.
-        InvalidInputError: It is a file.
+        InvalidInputError: It is a file, or no path.
+        DiskError: It cannot be made.
     """
-    folder = Path(path)
-    if "://" in str(path) or (folder.exists() and not folder.is_dir()):
-        raise InvalidInputError(f"a bank is a folder, got {path}")
-    if not (folder / DATABASE).exists():
-        if not create:
-            raise BankNotFoundError(f"there is no bank in {folder}; remember something there first")
-        folder.mkdir(parents=True, exist_ok=True)
+    folder = as_path(path, "the folder of a bank")
+    with disk_errors(folder):
+        if "://" in str(path) or (folder.exists() and not folder.is_dir()):
+            raise InvalidInputError(f"a bank is a folder, got {path}")
+        if not (folder / DATABASE).exists():
+            if not create:
+                raise BankNotFoundError(f"there is no bank in {folder}; remember something there first")
+            folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 

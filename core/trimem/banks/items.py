@@ -17,7 +17,7 @@ from trimem.banks.documents import check_metadata, slot_id
 from trimem.banks.folder import DATABASE, bank_folder
 from trimem.banks.identity import check_encoder
 from trimem.banks.writer import encode
-from trimem.checks import as_namespace, check_characters, check_text
+from trimem.checks import LARGEST, as_namespace, check_characters, check_text, several, shown, whole
 from trimem.errors import InvalidInputError
 from trimem.reports import ErasureReceipt
 from trimem.store import upkeep
@@ -26,7 +26,7 @@ from trimem.store.items import ItemKey, ItemRows
 from trimem.store.items import NewItem as NewRow
 from trimem.store.metadata import MetadataStore
 from trimem.store.rows import Document, NewSlot
-from trimem.store.schema import ITEMS
+from trimem.store.schema import CODED, ITEMS
 from trimem.store.search import HybridSearch
 from trimem.text.chunking import Chunk, Chunker
 from trimem.text.encoders import Embeddings, Encoder, as_encoder
@@ -37,9 +37,6 @@ CHARACTERS = 512
 
 LONGEST = timedelta(days=100 * 365)
 """To live, unless it is for ever."""
-
-CODED = "transit"
-"""The mechanism whose slots are no place for items."""
 
 _MORE = 4  # times as many slots, where those found are of too few items
 
@@ -150,12 +147,13 @@ class Items:
             InvalidInputError: A value is no JSON object, or a key is empty. Nothing is stored then.
             FingerprintMismatch: The bank was made with another encoder.
         """
-        self._rows.write(self._rows_of(puts), [self._absolute(key) for key in deletes])
+        rows = self._rows_of(several(puts, "items", NewItem))
+        self._rows.write(rows, [self._absolute(key) for key in several(deletes, "keys")])
         self._search.follow()
 
     def forget(self, *, namespace: Namespace = ()) -> ErasureReceipt:
         """Erase all items in a namespace and below, so that no byte of them stays; without one, all there are."""
-        return self._store.delete(as_namespace((*self.namespace, *namespace)), None, None)
+        return self._store.delete(self._within(namespace), None, None)
 
     def get(self, keys: Sequence[ItemKey], *, refresh: bool = False) -> list[Item | None]:
         """Return the item of each key, None where there is none.
@@ -164,7 +162,7 @@ class Items:
             keys: Namespaces and keys.
             refresh: Whether those found are to live as long again as when they were written.
         """
-        wanted = [self._absolute(key) for key in keys]
+        wanted = [self._absolute(key) for key in several(keys, "keys")]
         found = self._rows.get(wanted)
         if refresh:
             self._refresh(found.values())
@@ -191,14 +189,14 @@ class Items:
             refresh: As of :meth:`get`.
 
         Raises:
-            InvalidInputError: limit or offset is negative, or the filter is none.
+            InvalidInputError: limit or offset is negative, or the query is no text, or the filter is none.
+            InvalidNamespaceError: The namespace is none.
             FingerprintMismatch: The bank was made with another encoder.
         """
-        if limit < 0 or offset < 0:
-            raise InvalidInputError(f"limit and offset must not be negative, got {limit} and {offset}")
-        path = (*self.namespace, *namespace)
-        if query is not None and query.strip():
-            found = self._best(check_text(query, "a query"), path, where, limit + offset)[offset:]
+        whole(limit, "limit", 0, LARGEST), whole(offset, "offset", 0, LARGEST)
+        path = self._within(namespace)
+        if query is not None and check_characters(query, "a query").strip():
+            found = self._best(query, path, where, limit + offset)[offset:]
         else:
             found = self._rows.newest(path, where, limit, offset)
         if refresh:
@@ -232,7 +230,7 @@ class Items:
 
     def _rows_of(self, items: Sequence[NewItem]) -> list[NewRow]:
         """Check items, cut what they say, and encode it."""
-        checked = [(self._document(item), as_namespace((*self.namespace, *item.namespace)), item) for item in items]
+        checked = [(self._document(item), self._within(item.namespace), item) for item in items]
         cut = [self._cut(path, document, item.texts) for document, path, item in checked]
         texts = {slot: chunk.text for chunks in cut for slot, chunk in chunks.items()}
         if texts:
@@ -253,9 +251,13 @@ class Items:
 
     def _document(self, item: NewItem) -> Document:
         check_text(item.key, "a key")
-        if item.ttl is not None and not timedelta() < item.ttl <= LONGEST:
-            raise InvalidInputError(f"a time to live is longer than nothing and at most {LONGEST}, got {item.ttl}")
-        text = check_characters("\n".join(item.texts), "what an item says")
+        if item.ttl is not None and not (isinstance(item.ttl, timedelta) and timedelta() < item.ttl <= LONGEST):
+            raise InvalidInputError(
+                f"a time to live is a timedelta longer than nothing and at most {LONGEST}, got {shown(item.ttl)}"
+            )
+        if isinstance(item.texts, str):
+            raise InvalidInputError("what an item says is a list of texts, got one text: put it into a list")
+        text = check_characters("\n".join(several(item.texts, "texts", str)), "what an item says")
         return Document(item.key, text, check_metadata(item.value))
 
     def _cut(self, path: Namespace, document: Document, texts: Sequence[str]) -> dict[SlotId, Chunk]:
@@ -296,7 +298,14 @@ class Items:
             self._rows.refresh(mortal)
 
     def _absolute(self, key: ItemKey) -> ItemKey:
-        return (*self.namespace, *key[0]), check_characters(key[1], "a key")
+        if not isinstance(key, tuple | list) or len(key) != 2:
+            raise InvalidInputError(f"an item is held by its namespace and its key, got {shown(key)}")
+        return self._within(key[0]), check_characters(key[1], "a key")
+
+    def _within(self, namespace: str | Sequence[str]) -> Namespace:
+        """Return a namespace of the collection as the bank has it; none is that of the collection itself."""
+        inner = namespace if isinstance(namespace, str) or namespace else ()
+        return self.namespace if inner == () else (*self.namespace, *as_namespace(inner))
 
     def _relative(self, item: Item) -> Item:
         return replace(item, namespace=item.namespace[len(self.namespace) :])

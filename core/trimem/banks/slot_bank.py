@@ -20,10 +20,10 @@ from trimem.banks.documents import Given, as_ids, documents, expiry, terms
 from trimem.banks.folder import DATABASE as DATABASE
 from trimem.banks.folder import bank_folder, tend
 from trimem.banks.identity import check_config, check_encoder, check_mechanism, check_model
-from trimem.banks.items import Items
+from trimem.banks.items import Items, NewItem
 from trimem.banks.recompiling import recompiled
 from trimem.banks.twins import Twins, check_cosine, without_twins
-from trimem.checks import as_namespace, as_path, check_k, check_text, check_trust, check_ttl
+from trimem.checks import as_namespace, as_path, check_k, check_text, check_trust, check_ttl, typed
 from trimem.errors import BankBusyError, DiskError, InvalidInputError
 from trimem.reports import (
     BankStats,
@@ -39,9 +39,9 @@ from trimem.reports import (
 from trimem.store import integrity, upkeep
 from trimem.store.capacity import HALF_LIFE, Capacity
 from trimem.store.exporting import export_bank
-from trimem.store.importing import Export, check_fits, import_bank
+from trimem.store.importing import Export, import_bank
 from trimem.store.metadata import Document, MetadataStore
-from trimem.store.schema import BankRow
+from trimem.store.schema import ITEMS, BankRow
 from trimem.store.search import HybridSearch
 from trimem.store.tensors import Swept
 from trimem.store.uses import Uses
@@ -98,7 +98,7 @@ class SlotBank(Bank):
         self._given_config = config
         self._clock = clock
         self._store = MetadataStore(folder / DATABASE, clock)
-        self._capacity = capacity
+        self._capacity = typed(capacity, "capacity", Capacity)
         self._uses = Uses(self._store, lambda: HALF_LIFE if self.capacity is None else self.capacity.writes)
         self._search = HybridSearch(self._store.reader)
         self._lock = RLock()
@@ -165,6 +165,10 @@ class SlotBank(Bank):
     @property
     def capacity(self) -> Capacity | None:
         """How much the bank holds when this one writes to it; None is as much as comes."""
+        return self._capacity
+
+    def _capacity_of(self, row: BankRow) -> Capacity | None:
+        """Return :attr:`capacity` as it is once the bank is made as a row says."""
         return self._capacity
 
     @property
@@ -427,7 +431,8 @@ class SlotBank(Bank):
         """Store what :meth:`export` wrote, bit by bit; what is there already is left alone. O(bytes); needs no model.
 
         A document of the same namespace and key that differs is replaced. Documents are stored in groups, each whole
-        or not at all; what an interruption leaves undone, the same call does when it is repeated.
+        or not at all; what an interruption leaves undone, the same call does when it is repeated. What is more than the
+        capacity makes room, as when it is remembered.
 
         Args:
             file: Which.
@@ -437,19 +442,22 @@ class SlotBank(Bank):
             CorruptExportError: It is no export, or a part of it is not what was written; the groups before stay.
             SchemaVersionError: A newer trimem wrote it.
             FingerprintMismatch: Another model or encoder made it.
-            InvalidInputError: It is no path, or of another mechanism or configuration.
+            InvalidInputError: It is no path, or of another mechanism or configuration, or a document of it is more than
+                the capacity.
             DiskError: The disk is full or cannot be written to.
         """
         with self._lock, Export(as_path(file, "file")) as export:
-            row = self._store.bank()
-            self._check(export.bank if row is None else row)
-            check_encoder(self.folder, export.bank, self._encoder)
-            if row is None:
-                self._adopt(export.bank)
-            else:
-                check_fits(export.archive.path, self.folder, row, export.bank)
-            report, replaced = import_bank(self._store, export, progress)
-            self._drop(replaced)
+            row, theirs = self._store.bank(), export.bank
+            if theirs.encoder_fingerprint:
+                check_encoder(self.folder, theirs, self._encoder)
+            capacity = None
+            if theirs.mechanism != ITEMS:  # which may come into any bank
+                self._check(theirs if row is None else row)
+                if row is None:
+                    self._adopt(theirs)
+                capacity = self._capacity_of(theirs)
+            report, gone = import_bank(self._store, export, progress, capacity)
+            self._drop(gone)
             self._search.follow()
         return report
 
@@ -537,9 +545,13 @@ class SlotBank(Bank):
             upkeep.tend(self._store)
             self._drop(lost)
             rewritten: list[SlotId] = []
-            for namespace, document in integrity.documents_to_rewrite(self._store):
+            for damaged in integrity.documents_to_rewrite(self._store):
+                namespace, document = damaged.namespace, damaged.document
                 if not document.text:
                     continue  # the bank keeps none: it is named
+                if damaged.item is not None:
+                    rewritten += self._write_item(namespace, document, damaged.item.ttl)
+                    continue
                 written = self._write(namespace, [document], compile=True, progress=progress)
                 rewritten += written[document.key]
             again = [slot.id for slot in self._store.slots(lost)]
@@ -549,6 +561,12 @@ class SlotBank(Bank):
                 again = [slot for slot in again if slot in made]
             self._search.follow()
         return RepairReport(tuple(again), tuple(rewritten), self.verify().problems)
+
+    def _write_item(self, namespace: Namespace, document: Document, ttl: float | None) -> list[SlotId]:
+        """Write an item anew as it is, to live as long again."""
+        lives = None if ttl is None else timedelta(seconds=ttl)
+        self.items(namespace=namespace).write([NewItem((), document.key, document.metadata, [document.text], lives)])
+        return self._store.documents(namespace, [document.key])[document.key][1]
 
     def index_metadata(self, *keys: str) -> None:
         """Find by these keys of metadata in O(what is found) from now on, whoever asks; else it is O(slots).

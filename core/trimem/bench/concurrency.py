@@ -12,7 +12,7 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
-from trimem.bench.durability import compare, open_store, put, slot_id
+from trimem.bench.numbered import compare, open_store, put, slot_id
 from trimem.store.integrity import verify
 
 _KEYS = 4  # documents that every writer writes again and again

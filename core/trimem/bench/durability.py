@@ -1,9 +1,9 @@
 """Killing a process that writes, at any moment, and looking at what it leaves.
 
-A child stores, replaces, forgets, lets expire, compacts, exports, imports and brings the bank to another model; what it
-is about to do and what it has done goes to a log. It is killed, the bank is opened again, and must hold what was done,
-and of what was only begun all or nothing, of an import each document: text, tensors bit by bit, all of one model, and
-no byte of what was forgotten.
+A child stores, replaces, forgets, lets expire, makes room, compacts, exports, imports, brings the bank to another
+model, and puts items and deletes others in one go; what it is about to do and what it has done goes to a log. It is
+killed, the bank is opened again, and must hold what was done, and of what was only begun all or nothing, of an import
+each document: text, objects, tensors bit by bit, all of one model, and no byte of what was forgotten.
 """
 
 from __future__ import annotations
@@ -20,106 +20,43 @@ from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
-from trimem.banks.folder import tend
+from trimem.bench.numbered import (
+    ITEMS,
+    NAMESPACE,
+    DurabilityError,
+    compare,
+    compare_item,
+    is_item,
+    model_of,
+    new_bank,
+    next_of,
+    open_store,
+    put,
+    put_item,
+    slot_id,
+    tensors_of,
+)
 from trimem.store import building, exporting, upkeep
 from trimem.store.building import Target
+from trimem.store.capacity import Capacity
 from trimem.store.exporting import export_bank
 from trimem.store.importing import Export, import_bank
 from trimem.store.integrity import verify
-from trimem.store.metadata import Document, MetadataStore, NewSlot
-from trimem.store.tensors import Tensors
-from trimem.types import Namespace, SlotId
+from trimem.store.items import ItemRows
+from trimem.store.metadata import Document, MetadataStore
+from trimem.types import Namespace
 
-DIM = 8
 _KEYS = 12  # documents that are written again and again
+_ROOM = Capacity(slots=6, policy="lru")  # what was written last stays
 _SECONDS = {"import": 0.15, "export": 0.1, "recompile": 1.0}  # that an operation takes, about
 _OPERATION = 0.03  # likewise, of all others
 _MODEL = ""  # the key under which contents hold the number of the model that made the tensors
-_NAMESPACE: Namespace = ("a",)
-_WEIGHTS = {"remember": 6, "forget": 2, "expire": 2, "compact": 2, "export": 1, "import": 5, "recompile": 3}
+_WEIGHTS = {"remember": 6, "item": 3, "forget": 2, "expire": 2, "evict": 2, "compact": 2, "export": 1, "import": 5}
+_WEIGHTS["recompile"] = 3
 _OPERATIONS = tuple(_WEIGHTS)
 
 Contents = dict[str, int]
 """The number that each document was last written with; its text and tensors follow from it."""
-
-
-class DurabilityError(AssertionError):
-    """A bank holds something else than what was acknowledged."""
-
-
-def text_of(key: str, number: int) -> str:
-    """Return a text that no other document has, now or ever."""
-    return f"{key} holds secret{number:08}x"
-
-
-def tensors_of(number: int, model: int = 0) -> Tensors:
-    """Return the tensors that belong to a number and a model."""
-    generator = torch.Generator().manual_seed(number)
-    return {"key": torch.randn(64, 16, generator=generator), "count": torch.tensor([number, model])}
-
-
-def model_of(store: MetadataStore) -> int:
-    """Return the number of the model that a bank is made by."""
-    row = store.bank()
-    return 0 if row is None else int(row.model_fingerprint)
-
-
-def new_bank(store: MetadataStore, model: int = 0) -> None:
-    """Give a store the row of a bank that a model makes."""
-    made_by = {"mechanism": "explicit", "model_name": "m", "model_fingerprint": str(model), "encoder_fingerprint": "e"}
-    store.create_bank(**made_by, config={"version": 1})
-
-
-def open_store(folder: Path) -> MetadataStore:
-    """Open a store of these documents, as a bank is opened: with all that a crash left put into order."""
-    folder.mkdir(parents=True, exist_ok=True)
-    store = MetadataStore(folder / "bank.sqlite")
-    tend(store)
-    new_bank(store)
-    store.erase_expired()
-    return store
-
-
-def put(store: MetadataStore, key: str, number: int, namespace: Namespace = _NAMESPACE) -> None:
-    """Store a document of one slot."""
-    text = text_of(key, number)
-    vector = np.random.default_rng(number).normal(size=DIM).astype(np.float32)
-    slot = NewSlot(slot_id(namespace, key, number), text, 0, len(text), 1, 3, vector)
-    staged = store.tensors.stage({slot.slot_id: tensors_of(number, model_of(store))}, {"model": "m"})
-    try:
-        store.put(namespace, [(Document(key, text, {"number": number}), [slot])], [staged])
-    finally:
-        staged.discard()
-
-
-def slot_id(namespace: Namespace, key: str, number: int) -> SlotId:
-    """Return the id of the slot of a document that was last written with a number."""
-    return f"{'.'.join(namespace)}-{key}-{number}"
-
-
-def compare(store: MetadataStore, slot: SlotId, *, there: bool = False) -> None:
-    """Raise unless a slot's text and tensors are those of its number.
-
-    Args:
-        store: Holds it.
-        slot: Which.
-        there: Whether nobody can have forgotten it meanwhile.
-
-    Raises:
-        DurabilityError: They are not.
-    """
-    _, key, number = slot.split("-")
-    held, tensors = store.slots([slot]), store.read(slot)
-    if there and not (held and tensors):
-        raise DurabilityError(f"{slot} is lost")
-    if held and held[0].text != text_of(key, int(number)):
-        raise DurabilityError(f"{slot} holds {held[0].text!r} instead of {text_of(key, int(number))!r}")
-    expected = tensors_of(int(number), model_of(store))
-    if tensors and not all(torch.equal(tensors[name], tensor) for name, tensor in expected.items()):
-        raise DurabilityError(f"the tensors of {slot} are not those of its number")
 
 
 def recompile(store: MetadataStore, model: int) -> None:
@@ -161,8 +98,9 @@ def import_file(store: MetadataStore, file: Path) -> None:
 
 def numbers(store: MetadataStore) -> Contents:
     """Return what a bank holds."""
-    held = {slot.document: int(slot.metadata["number"]) for slot in store.slots(store.ids(_NAMESPACE, None))}
-    return {**held, _MODEL: model_of(store)}
+    held = {slot.document: int(slot.metadata["number"]) for slot in store.slots(store.ids(NAMESPACE, None))}
+    items = {item.key: int(item.value["number"]) for item in ItemRows(store).newest(NAMESPACE, None, 2 * ITEMS, 0)}
+    return {**held, **items, _MODEL: model_of(store)}
 
 
 def work(folder: str, log: str, seed: int) -> None:
@@ -176,7 +114,7 @@ def work(folder: str, log: str, seed: int) -> None:
     while True:
         number += 1
         (operation,) = rng.choices(_OPERATIONS, list(_WEIGHTS.values()))
-        key = f"d{rng.randrange(_KEYS)}"
+        key = f"i{rng.randrange(ITEMS)}" if operation == "item" else f"d{rng.randrange(_KEYS)}"
         if operation == "import" and exported.get(_MODEL) != model_of(store):
             operation = "export"  # what there is cannot be imported
         model = begun(store) or number
@@ -185,10 +123,14 @@ def work(folder: str, log: str, seed: int) -> None:
         os.write(handle, f"{json.dumps(['begin', *line])}\n".encode())
         if operation == "remember":
             put(store, key, number)
+        elif operation == "item":
+            put_item(store, key, number)
+        elif operation == "evict":
+            store.erase_excess(_ROOM)
         elif operation == "forget":
-            store.delete(_NAMESPACE, [key], None)
+            store.delete(NAMESPACE, [key], None)
         elif operation == "expire":  # its time is over now, and it is erased
-            store.update(_NAMESPACE, [key], {}, {"expires_at": store.now()})
+            store.update(NAMESPACE, [key], {}, {"expires_at": store.now()})
             store.erase_expired()
         elif operation == "compact":
             upkeep.compact(store)
@@ -256,7 +198,7 @@ def run(folder: Path, kills: int, seed: int = 0, operations: int = 12) -> dict[s
         finally:
             store.close()
         ever |= {line[3] for line in lines if line[1] == "remember"}
-        erased = (erased | _erased(before, lines)) - set(contents.values())
+        erased = _erased(erased, before, lines) - set(contents.values())
         _forgotten(folder, ever - set(contents.values()), erased)
     return {"kills": kills, "acknowledged": acknowledged, "interrupted": interrupted, "files_left": swept}
 
@@ -288,6 +230,12 @@ def _after(contents: Contents, operation: str, key: str, number: int, held: Cont
         return {**contents, key: number}
     if operation == "import":
         return {**contents, **held}
+    if operation == "item":
+        return {**{other: held for other, held in contents.items() if other != next_of(key)}, key: number}
+    if operation == "evict":
+        documents = sorted((held, other) for other, held in contents.items() if other and not is_item(other))
+        gone = {other for _, other in documents[: -(_ROOM.slots or 0)]}
+        return {other: held for other, held in contents.items() if other not in gone}
     if operation in ("forget", "expire"):
         return {other: held for other, held in contents.items() if other != key}
     return contents
@@ -305,8 +253,10 @@ def _held(store: MetadataStore, done: Contents, last: Contents, *, partly: bool 
     if found not in (done, last) and not (partly and mixed):
         raise DurabilityError(f"the bank holds {found}, acknowledged is {done}, begun {last}")
     for key in found.keys() - {_MODEL}:
-        number = found[key]
-        compare(store, slot_id(_NAMESPACE, key, number), there=True)
+        if is_item(key):
+            compare_item(store, key, found[key])
+        else:
+            compare(store, slot_id(NAMESPACE, key, found[key]), there=True)
     return found
 
 
@@ -317,13 +267,14 @@ def _strays_left(store: MetadataStore) -> int:
     return left
 
 
-def _erased(contents: Contents, lines: list[list[Any]]) -> set[int]:
-    """Return the numbers of what was forgotten, not only replaced."""
-    erased = set()
-    for i, (_, operation, key, *_) in enumerate(lines):
+def _erased(erased: set[int], contents: Contents, lines: list[list[Any]]) -> set[int]:
+    """Return the numbers of what was forgotten, not only replaced, and has not come back since by an import."""
+    for i, (_, operation, *_) in enumerate(lines):
         before, _ = replay(contents, lines[:i])
-        if operation in ("forget", "expire") and key in before:
-            erased.add(before[key])
+        _, after = replay(contents, lines[: i + 1])
+        if operation in ("forget", "expire", "evict", "item"):
+            erased = erased | {before[other] for other in before.keys() - after.keys()}
+        erased = erased - set(after.values())
     return erased
 
 

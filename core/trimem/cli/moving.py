@@ -50,9 +50,12 @@ def import_(
     """
     from trimem.banks.folder import opened_store
     from trimem.store.importing import Export, import_bank
+    from trimem.transit.bank_config import BankConfig
 
     with Export(file) as exported, opened_store(bank, create=True) as store:
-        report, _ = import_bank(store, exported)
+        own = exported.bank  # a bank that is there has the same, or refuses
+        capacity = BankConfig.from_json(own.config).capacity if own.mechanism == "transit" else None
+        report, _ = import_bank(store, exported, capacity=capacity)
     if as_json:
         print_json(asdict(report))
         return

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from threading import Lock
 
-from trimem.errors import InvalidInputError
+from trimem.checks import whole
 from trimem.explicit.record import Record
 from trimem.reports import CacheStats
 from trimem.types import SlotId
@@ -23,9 +23,7 @@ class RecordCache:
     """
 
     def __init__(self, limit: int) -> None:
-        if not isinstance(limit, int) or limit < 0:
-            raise InvalidInputError(f"a cache's limit is a whole number of bytes, at least 0, got {limit!r}")
-        self._limit = limit
+        self._limit = whole(limit, "a cache's limit, in bytes,", 0)
         self._held: OrderedDict[SlotId, tuple[int | None, Record]] = OrderedDict()
         self._bytes = self._hits = self._misses = 0
         self._lock = Lock()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -77,6 +77,7 @@ GIVEN = "given:"
 """How the names of codecs begin that a bank is given, instead of making them itself; their fingerprint follows."""
 
 
+@runtime_checkable
 class FittedCodec(Codec, Protocol):
     """A codec that was fitted elsewhere: :class:`trimem.transit.key_values.KeyValueCodec` is one.
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from trimem.errors import InvalidInputError
+from trimem.checks import LARGEST, check_text, one_of, real, whole
 from trimem.explicit.codec import CODECS, GIVEN
 from trimem.explicit.select import DEFAULT, NAMES
 from trimem.versioned import read_config
@@ -57,25 +57,16 @@ class ExplicitConfig:
     bytes_per_ref: int | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.reference_tokens, int) or self.reference_tokens < 8:
-            raise InvalidInputError(
-                f"reference_tokens must be a whole number of at least 8, got {self.reference_tokens!r}"
-            )
-        if not self.instruction.strip():
-            raise InvalidInputError("instruction must not be empty: its first tokens are the sink all references share")
+        whole(self.reference_tokens, "reference_tokens", 8, LARGEST)
+        check_text(self.instruction, "instruction")
         for name, known in (("codec", CODEC_NAMES), ("selection", NAMES), ("heads", HEADS), ("context", CONTEXTS)):
-            given = name == "codec" and str(self.codec).startswith(GIVEN)
-            if getattr(self, name) not in known and not given:
-                raise InvalidInputError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
-        if self.tokens is not None and (not isinstance(self.tokens, int) or self.tokens < 1):
-            raise InvalidInputError(f"tokens must be a whole number of at least 1, or None, got {self.tokens!r}")
-        if not isinstance(self.heads_kept, int | float) or not 0 < self.heads_kept <= 1:
-            raise InvalidInputError(f"heads_kept must be above 0 and at most 1, got {self.heads_kept!r}")
-
-        if self.bytes_per_ref is not None and (not isinstance(self.bytes_per_ref, int) or self.bytes_per_ref < 1):
-            raise InvalidInputError(
-                f"bytes_per_ref must be a whole number of at least 1, or None, got {self.bytes_per_ref!r}"
-            )
+            given = getattr(self, name)
+            if name != "codec" or not isinstance(given, str) or not given.startswith(GIVEN):
+                one_of(given, name, known)
+        real(self.heads_kept, "heads_kept", 0, 1)
+        for name in ("tokens", "bytes_per_ref"):
+            if getattr(self, name) is not None:
+                whole(getattr(self, name), name, 1, LARGEST)
 
     def to_json(self) -> dict[str, Any]:
         return {"version": CONFIG_VERSION, **asdict(self)}

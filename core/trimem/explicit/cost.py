@@ -16,6 +16,7 @@ import math
 from dataclasses import dataclass, fields
 from typing import Any, Literal, TypeAlias
 
+from trimem.checks import whole
 from trimem.errors import InvalidInputError, UnsupportedModelError
 
 Medium: TypeAlias = Literal["parameters", "explicit memory", "RAG"]
@@ -77,10 +78,7 @@ class Shape:
         for field in fields(self):
             if field.name != "gated":
                 _check_count(field.name, getattr(self, field.name))
-        if self.memory_layers > self.num_layers:
-            raise InvalidInputError(
-                f"memory_layers must be at most the {self.num_layers} layers of the model, got {self.memory_layers}"
-            )
+        whole(self.memory_layers, "memory_layers", 1, self.num_layers)
 
     @classmethod
     def of(cls, config: Any, *, memory_layers: int | None = None, gated: bool | None = None) -> Shape:
@@ -264,9 +262,8 @@ def advice(costs: Costs, uses: float) -> Advice:
     )
 
 
-def _check_count(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise InvalidInputError(f"{name} must be a whole number of at least 1, got {value!r}")
+def _check_count(name: str, value: int) -> None:
+    whole(value, name, 1)
 
 
 def _get(config: Any, name: str) -> Any:

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isfinite
 
-from trimem.checks import shown
+from trimem.checks import flag, one_of, real, shown, whole
 from trimem.errors import InvalidInputError
 from trimem.explicit.density import Density
 from trimem.explicit.read import LAYOUTS, Layout
 
 BY_RANK = (1.0, 0.5, 0.0, -0.5, -1.0)
 """More attention for what search ranks first; chosen on 100 questions of SQuAD drawn with seed 1."""
-
-
-def _number(value: object) -> bool:
-    return isinstance(value, int | float) and isfinite(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,32 +64,33 @@ class ReadConfig:
     exchange: int | None = None
 
     def __post_init__(self) -> None:
-        for name, known in (("heads", ("all", "calibrated")), ("layout", LAYOUTS)):
-            if getattr(self, name) not in known:
-                raise InvalidInputError(f"{name} must be one of {', '.join(known)}, got {shown(getattr(self, name))}")
-        if not _number(self.heads_kept) or not 0 < self.heads_kept <= 1:
-            raise InvalidInputError(f"heads_kept must be above 0 and at most 1, got {shown(self.heads_kept)}")
-        density = self.density
-        if density not in ("dense", "mixed") and (
-            isinstance(density, str) or not density or not all(isinstance(k, int) and k > 0 for k in density)
-        ):
+        one_of(self.heads, "heads", ("all", "calibrated"))
+        one_of(self.layout, "layout", LAYOUTS)
+        real(self.heads_kept, "heads_kept", 0, 1)
+        density: object = self.density
+        if isinstance(density, Sequence) and not isinstance(density, str) and density:
+            for tokens in density:
+                whole(tokens, "density", 1)
+        elif density not in ("dense", "mixed"):
             raise InvalidInputError(
                 'density must be "dense", "mixed", or tokens a head of each hit, such as (128, 32, 8), '
                 f"got {shown(density)}"
             )
-        biases = self.bias if isinstance(self.bias, Sequence) else (self.bias,)
-        if isinstance(biases, str) or not biases or not all(map(_number, biases)):
-            raise InvalidInputError(f"bias must be a finite number, or one for each hit, got {shown(self.bias)}")
-        if not _number(self.temperature) or self.temperature <= 0:
-            raise InvalidInputError(f"temperature must be above 0, got {shown(self.temperature)}")
-        if self.mass is not None and (not _number(self.mass) or self.mass <= 0):
-            raise InvalidInputError(f"mass must be above 0, or None, got {shown(self.mass)}")
-        if not isinstance(self.repair, int) or self.repair < 0:
-            raise InvalidInputError(f"repair must be a whole number of at least 0, got {shown(self.repair)}")
+        if isinstance(self.bias, str) or not isinstance(self.bias, Sequence):
+            real(self.bias, "bias", -math.inf)
+        elif not self.bias:
+            raise InvalidInputError("bias must be a finite number, or one for each hit, got none")
+        else:
+            for bias in self.bias:
+                real(bias, "bias", -math.inf)
+        real(self.temperature, "temperature", 0)
+        if self.mass is not None:
+            real(self.mass, "mass", 0)
+        flag(self.head_bias, "head_bias")
+        whole(self.repair, "repair", 0)
         for name in ("reanchor", "exchange"):
-            every = getattr(self, name)
-            if every is not None and (not isinstance(every, int) or every < 1):
-                raise InvalidInputError(f"{name} must be a whole number of at least 1, or None, got {shown(every)}")
+            if getattr(self, name) is not None:
+                whole(getattr(self, name), name, 1)
 
 
 READ_CONFIGS = {

@@ -12,8 +12,8 @@ from typing import Self
 from trimem.banks.identity import check_model
 from trimem.banks.slot_bank import SlotBank
 from trimem.banks.writer import Writer
-from trimem.checks import as_namespace, several
-from trimem.errors import FingerprintMismatch
+from trimem.checks import as_namespace, several, shown, typed
+from trimem.errors import FingerprintMismatch, InvalidInputError
 from trimem.explicit.background import Background
 from trimem.explicit.cache import RecordCache
 from trimem.explicit.codec import GIVEN, FittedCodec
@@ -21,7 +21,7 @@ from trimem.explicit.compiler import Compiler
 from trimem.explicit.config import ExplicitConfig
 from trimem.explicit.records import Records
 from trimem.explicit.sync import sync
-from trimem.lm.load import load_model
+from trimem.lm.load import load_model, model_given
 from trimem.lm.model import LanguageModel
 from trimem.progress import track
 from trimem.reports import BankStats, SyncReport
@@ -53,9 +53,13 @@ class StoredBank(SlotBank):
         codec: FittedCodec | None = None,
         capacity: Capacity | None = None,
     ) -> None:
+        if codec is not None and not isinstance(codec, FittedCodec):
+            raise InvalidInputError(f"codec must have fingerprint, encode and decode, or be None, got {shown(codec)}")
         self._given_codec = codec
-        super().__init__(folder, encoder, None if config is None else self._with_codec(config), clock, capacity)
-        self._given_model = model
+        typed(config, "config", ExplicitConfig)
+        given = None if config is None else self._with_codec(config)
+        super().__init__(folder, encoder, given, clock, capacity)
+        self._given_model = model_given(model)
         self._cache_bytes = cache_bytes, device_cache_bytes
         self._records = self._new_records()
         self._background = Background()
@@ -274,6 +278,7 @@ class StoredBank(SlotBank):
         return len(cold)
 
     def _compile(self, cold: Sequence[SlotId], progress: bool | None) -> None:
+        self._begin()  # it may hold items alone, which no model had to do with so far
         self._store.forsake(cold)
         documents = self._pieces(cold)
         with staging() as staged:

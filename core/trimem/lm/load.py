@@ -15,7 +15,7 @@ from huggingface_hub.errors import StrictDataclassError
 from platformdirs import user_cache_path
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig
 
-from trimem.checks import is_folder
+from trimem.checks import is_folder, shown
 from trimem.errors import InvalidInputError, MissingDependencyError, UnsupportedModelError
 from trimem.lm.model import LanguageModel
 from trimem.lm.vocabulary import sentencepiece_tokenizer
@@ -49,6 +49,20 @@ def load_model(name: str | Path | None = None, **options: Any) -> LanguageModel:
     title = DEFAULT_NAME if name is None else str(name)
     pieces = _pieces(name)
     return _load(_converted(pieces) if pieces else title, options, title)
+
+
+def model_given(model: LanguageModel | str | Path | None) -> LanguageModel | str | Path | None:
+    """Return a model that is to be used later: one, or what :func:`load_model` takes.
+
+    Raises:
+        InvalidInputError: It is neither.
+    """
+    if model is None or isinstance(model, LanguageModel | str | Path):
+        return model
+    raise InvalidInputError(
+        "a model is a LanguageModel, a Hugging Face id, a folder or a GGUF file, or None for the default; got "
+        f"{shown(model)}"
+    )
 
 
 _UNREADABLE = (OSError, ValueError, ImportError, KeyError, NotImplementedError, StrictDataclassError)

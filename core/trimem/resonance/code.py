@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from trimem.checks import flag, real, whole
 from trimem.errors import InvalidInputError
 from trimem.resonance.lexicon import Lexicon
 from trimem.resonance.torus import DIMS, hash_phases, quantise, word_phases
@@ -56,11 +57,9 @@ class CodeConfig:
             ("block", 1, 1 << 16),
             ("keyframe", 0, 1 << 16),
         ):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-                raise InvalidInputError(f"{name} must be a whole number from {low} to {high}, got {value!r}")
-        if not isinstance(self.gain, int | float) or not 0 < self.gain <= 1:
-            raise InvalidInputError(f"gain must be above 0 and at most 1, got {self.gain!r}")
+            whole(getattr(self, name), name, low, high)
+        real(self.gain, "gain", 0, 1)
+        flag(self.unigram_anchors, "unigram_anchors")
         if not 1 <= self.width <= 62:
             raise InvalidInputError(f"a word's code must have 1 to 62 bits, got {self.width}")
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from trimem.checks import LARGEST, check_text, flag, shown, whole
 from trimem.errors import InvalidInputError
 from trimem.resonance.code import CodeConfig
 from trimem.resonance.lexicon import WORDS
@@ -37,16 +38,12 @@ class ResonanceConfig:
     code: CodeConfig = field(default_factory=CodeConfig)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.language, str) or not self.language:
-            raise InvalidInputError(f'language must be the name of one, such as "en", got {self.language!r}')
-        for name, least in (("lexicon_words", 1), ("slot_words", 16)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise InvalidInputError(f"{name} must be a whole number of at least {least}, got {value!r}")
-        if not isinstance(self.keep_text, bool):
-            raise InvalidInputError(f"keep_text must be True or False, got {self.keep_text!r}")
+        check_text(self.language, 'language, such as "en",')
+        whole(self.lexicon_words, "lexicon_words", 1, LARGEST)
+        whole(self.slot_words, "slot_words", 16, LARGEST)
+        flag(self.keep_text, "keep_text")
         if not isinstance(self.code, CodeConfig):
-            raise InvalidInputError(f"code must be a CodeConfig, got {self.code!r}")
+            raise InvalidInputError(f"code must be a CodeConfig, got {shown(self.code)}")
 
     def to_json(self) -> dict[str, Any]:
         return {"version": CONFIG_VERSION, **asdict(self), "code": self.code.to_json()}

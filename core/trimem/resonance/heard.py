@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from trimem.checks import check_text
+from trimem.checks import check_text, real, shown
 from trimem.errors import InvalidInputError
 from trimem.resonance.phonemes import ARPABET, Phonemes, features
 from trimem.types import Metadata
@@ -37,13 +37,13 @@ class Heard:
     time: datetime | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.words, str) or not self.words:
+        if not isinstance(self.words, Sequence) or isinstance(self.words, str) or not self.words:
             raise InvalidInputError('Heard takes at least one word, as [(["k", "æ", "t"], 0.9), ...]')
         object.__setattr__(self, "words", tuple(_checked(word) for word in self.words))
         if self.speaker is not None:
             check_text(self.speaker, "speaker of what was heard")
         if self.time is not None and not isinstance(self.time, datetime):
-            raise InvalidInputError(f"time of what was heard must be a datetime or None, got {self.time!r}")
+            raise InvalidInputError(f"time of what was heard must be a datetime or None, got {shown(self.time)}")
 
     @property
     def phonemes(self) -> list[Phonemes]:
@@ -81,10 +81,8 @@ def _checked(word: Any) -> tuple[Phonemes, float]:
         phonemes, confidence = word
         spoken = tuple(ARPABET.get(phoneme.rstrip("012"), phoneme) for phoneme in phonemes)
     except (TypeError, ValueError, AttributeError) as error:
-        raise InvalidInputError(f"a word that was heard is its phonemes and a confidence, got {word!r}") from error
+        raise InvalidInputError(f"a word that was heard is its phonemes and a confidence, got {shown(word)}") from error
     if not 1 <= len(spoken) <= LONGEST:
         raise InvalidInputError(f"a word that was heard has 1 to {LONGEST} phonemes, got {len(spoken)}")
     features(spoken)  # raises if one is not known
-    if isinstance(confidence, bool) or not isinstance(confidence, int | float) or not 0 < confidence <= 1:
-        raise InvalidInputError(f"a recogniser's confidence is above 0 and at most 1, got {confidence!r}")
-    return spoken, float(confidence)
+    return spoken, float(real(confidence, "a recogniser's confidence", 0, 1))

@@ -14,9 +14,9 @@ from sqlalchemy import select
 from trimem.banks.documents import Given, Told, slot_id
 from trimem.banks.slot_bank import SlotBank
 from trimem.banks.writer import Writer, all_at_once
-from trimem.checks import several
+from trimem.checks import several, typed
 from trimem.errors import CorruptTensorError, InvalidInputError, SlotNotFoundError
-from trimem.lm.load import load_model
+from trimem.lm.load import load_model, model_given
 from trimem.lm.model import LanguageModel
 from trimem.progress import track
 from trimem.reports import IntegrityReport, Problem
@@ -51,8 +51,8 @@ class StoredBank(SlotBank):
         clock: Callable[[], datetime],
         capacity: Capacity | None = None,
     ) -> None:
-        super().__init__(folder, encoder, config, clock, capacity)
-        self._given_model = model
+        super().__init__(folder, encoder, typed(config, "config", ResonanceConfig), clock, capacity)
+        self._given_model = model_given(model)
         self._sounds = FollowedSounds(self._store.reader, self._said)
 
     @classmethod
@@ -231,6 +231,7 @@ class StoredBank(SlotBank):
             self._sounds.catch_up()
 
     def _compile(self, slots: Sequence[SlotId], progress: bool | None) -> None:
+        self._begin()  # it may hold items alone, which no lexicon had to do with so far
         self._store.forsake(slots)
         texts = {slot.id: slot.text for slot in self._store.slots(slots) if _can_be_made(slot)}
         with staging() as staged:

@@ -1,11 +1,11 @@
 """A bank that holds so much and no more: how slots were used stands in their rows, and says which make room.
 
-What is used stays, what is not goes, whole documents at a time.
+What is used stays, what is not goes, whole documents at a time. Items neither count nor go: who keeps an object under a
+key, with a time to live or for ever, is to find it there.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -13,9 +13,10 @@ from typing import Any
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
+from trimem.checks import one_of, real, whole
 from trimem.errors import InvalidInputError
 from trimem.store.reader import in_batches
-from trimem.store.schema import ShardRow, SlotRow
+from trimem.store.schema import ItemRow, ShardRow, SlotRow
 from trimem.store.scope import under
 from trimem.types import Namespace, SlotId
 
@@ -24,13 +25,16 @@ POLICIES = ("lfu_aged", "lfu", "lru", "paper")
 
 SHARED_BY = ("bank", "tenant")
 
+_MOST = 2**62  # of anything: SQLite counts to 2^63
+_ITEMS = select(ItemRow.document_id)
+
 HALF_LIFE = 10_000
 """Slots written after which a use counts half, where any number of slots is held."""
 
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """How much a bank holds, and what makes room when there is more.
+    """How much a bank holds of what is remembered, and what makes room when there is more; items do not count.
 
     Attributes:
         slots: How many slots; None is any number.
@@ -56,16 +60,14 @@ class Capacity:
 
     def __post_init__(self) -> None:
         for name, least in (("slots", 1), ("tensor_bytes", 1), ("spare", 0)):
-            limit = getattr(self, name)
-            if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < least):
-                raise InvalidInputError(f"{name} is how many a bank may hold, at least {least}, got {limit!r}")
+            if getattr(self, name) is not None or name == "spare":
+                whole(getattr(self, name), name, least, _MOST)
         if self.slots is None and self.tensor_bytes is None:
             raise InvalidInputError("a capacity is a number of slots, or of tensor_bytes: give one of them, or both")
         for name, known in (("policy", POLICIES), ("per", SHARED_BY)):
-            if getattr(self, name) not in known:
-                raise InvalidInputError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
-        if self.half_life is not None and not 0 < self.half_life < math.inf:
-            raise InvalidInputError(f"half_life is a number of writes above 0, got {self.half_life!r}")
+            one_of(getattr(self, name), name, known)
+        if self.half_life is not None:
+            real(self.half_life, "half_life", 0)
 
     @property
     def writes(self) -> float:
@@ -102,9 +104,13 @@ def excess(session: Session, capacity: Capacity, namespace: Namespace) -> tuple[
         slots = session.scalars(select(func.count()).select_from(SlotRow).where(*scope)).one() - capacity.slots
     if capacity.tensor_bytes is not None:
         # The bytes of records add up to those of their files, which are few.
-        total = select(func.sum(SlotRow.tensor_bytes)).where(*scope)
-        total = total if scope else select(func.sum(ShardRow.bytes)).where(ShardRow.records > 0)
-        held = (session.scalars(total).one() or 0) - capacity.tensor_bytes
+        total = select(func.sum(SlotRow.tensor_bytes))
+        if capacity.per == "tenant":
+            held = session.scalars(total.where(*scope)).one() or 0
+        else:
+            files = session.scalars(select(func.sum(ShardRow.bytes)).where(ShardRow.records > 0)).one() or 0
+            held = files - (session.scalars(total.where(SlotRow.document_id.in_(_ITEMS))).one() or 0)
+        held -= capacity.tensor_bytes
     return slots, held
 
 
@@ -179,7 +185,8 @@ def _worst_first(
 
 
 def _scope(capacity: Capacity, namespace: Namespace) -> list[ColumnElement[bool]]:
-    return [] if capacity.per == "bank" else [under(SlotRow.namespace, namespace[:1])]
+    remembered = SlotRow.document_id.not_in(_ITEMS)
+    return [remembered] if capacity.per == "bank" else [remembered, under(SlotRow.namespace, namespace[:1])]
 
 
 def _value(capacity: Capacity) -> ColumnElement[Any]:

@@ -12,12 +12,12 @@ from sqlalchemy import PoolProxiedConnection, delete, func, select, update
 from sqlalchemy.orm import Session
 
 from trimem.checks import shown
-from trimem.errors import FingerprintMismatch, InvalidInputError
+from trimem.errors import DiskError, FingerprintMismatch, InvalidInputError
 from trimem.store.checksums import checksum
 from trimem.store.engine import open_engine, writing
 from trimem.store.expiry import ForwardClock, LivingSession
 from trimem.store.reader import SearchReader
-from trimem.store.schema import ITEMS, BankRow, ChangeRow
+from trimem.store.schema import CODED, ITEMS, BankRow, ChangeRow
 from trimem.store.scope import as_written, check_key
 from trimem.store.shards import ShardChange
 from trimem.store.tensors import TensorStore
@@ -107,11 +107,21 @@ class Database:
             try:
                 with session.begin():
                     session.connection()  # takes the lock, before any file is published
-                    yield session, change
+                    try:
+                        yield session, change
+                    except BaseException:
+                        change.withdraw()  # only here is it sure that no row will name them
+                        raise
             except BaseException:
                 change.undo()
                 raise
-        self.tensors.delete(change.removed)
+        try:
+            self.tensors.delete(change.removed)
+        except DiskError as error:
+            raise DiskError(
+                f"what changed in {self.path.parent} is stored, but files of before could not be removed: "
+                f"{error.__cause__}. Let this user write there, and open the bank again, which removes them"
+            ) from error
 
     def check_made_by(self, session: Session | None = None) -> None:
         """Raise if the bank was brought to another model or encoder since it was opened.
@@ -153,6 +163,9 @@ class Database:
         """Store the bank's row unless there is one already, and return the one there is.
 
         A database that holds items alone becomes a bank; its encoder stays what it was.
+
+        Raises:
+            InvalidInputError: It holds items with texts, and the mechanism has no place for them.
         """
         with Session(self._writing, expire_on_commit=False) as session, session.begin():
             row = session.get(BankRow, 1)
@@ -161,9 +174,12 @@ class Database:
                 row.checksum = row.digest()
                 session.add(row)
             elif row.mechanism == ITEMS:
-                row.mechanism, row.model_name, row.model_fingerprint = mechanism, model_name, model_fingerprint
-                row.config = dict(config)
-                row.checksum = row.digest()
+                if mechanism == CODED:
+                    raise InvalidInputError(
+                        f"{self.path.parent} holds items with texts, for which {mechanism} memory is no place: open "
+                        "the bank in a folder of its own"
+                    )
+                become(row, mechanism, model_name, model_fingerprint, config)
             return row
 
     def revision(self) -> int:
@@ -184,6 +200,12 @@ class Database:
     def database_bytes(self) -> int:
         """Return the bytes of the database with its log."""
         return sum(file.stat().st_size for file in self.path.parent.glob(f"{self.path.name}*"))
+
+
+def become(row: BankRow, mechanism: str, model_name: str, model: str, config: Mapping[str, Any]) -> None:
+    """Let a database that held items alone be a bank; its encoder stays what it was."""
+    row.mechanism, row.model_name, row.model_fingerprint, row.config = mechanism, model_name, model, dict(config)
+    row.checksum = row.digest()
 
 
 def touch(session: Session) -> None:

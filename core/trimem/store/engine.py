@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -54,7 +56,8 @@ def writing(engine: Engine) -> Engine:
 def rewrite(path: Path, connection: Any) -> None:
     """Write the whole database anew, so that nothing is left of what was in it; readers go on. O(bytes).
 
-    SQLite overwrites what it deletes, but not what stood where it moved a row away from before.
+    SQLite overwrites what it deletes, but not what stood where it moved a row away from before. Until it is done, it
+    takes as much memory and as much room on the disk again as the database has bytes.
 
     Args:
         path: The database, for messages.
@@ -63,8 +66,28 @@ def rewrite(path: Path, connection: Any) -> None:
     Raises:
         StoreError: As :func:`open_engine` says.
     """
-    try:
+    with _translated(path):
         connection.execute("VACUUM")
+
+
+def empty_log(path: Path, connection: Any) -> bool:
+    """Move what is in the log into the database, and return whether that was done: not while somebody reads the log.
+
+    Args:
+        path: The database, for messages.
+        connection: As of :func:`rewrite`.
+
+    Raises:
+        StoreError: As :func:`open_engine` says.
+    """
+    with _translated(path):
+        return not connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+
+
+@contextmanager
+def _translated(path: Path) -> Iterator[None]:
+    try:
+        yield
     except sqlite3.Error as error:
         raise _said(path, error) or error from error
 

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import closing
 from uuid import uuid4
 
 from sqlalchemy import delete, or_, select, text, update
 from sqlalchemy.orm import Session
 
-from trimem.errors import BankBusyError
+from trimem.errors import BankBusyError, DiskError
 from trimem.reports import ErasureReceipt
 from trimem.store.capacity import Capacity, excess, overflow
 from trimem.store.database import touch
-from trimem.store.engine import rewrite
+from trimem.store.engine import empty_log, rewrite
 from trimem.store.reader import in_batches
 from trimem.store.reading import ReadableStore
 from trimem.store.rows import hash_text
@@ -26,6 +26,8 @@ from trimem.types import Namespace, SlotId
 
 BUSY_SECONDS = 30.0
 """How long to wait for others to let go of the log."""
+
+_MILLISECONDS = 200  # that are waited for others where what is left can be done the next time
 
 _NO_SLOTS = ~select(SlotRow.id).where(SlotRow.document_id == DocumentRow.id).exists()
 _MERGE_INDEX = f"INSERT INTO {SEARCH_TABLE}({SEARCH_TABLE}) VALUES ('optimize')"  # noqa: S608 - a constant
@@ -119,13 +121,42 @@ class ErasableStore(ReadableStore):
             tenants = sorted({parse_path(path)[:1] for path in paths})[: 1 if capacity.per == "bank" else None]
             if all(max(excess(session, capacity, tenant)) <= 0 for tenant in tenants):
                 return []
-        receipts = []
         with self.changing() as (session, change):
-            for tenant in tenants:
-                for path, slots in overflow(session, capacity, tenant, ()).items():
-                    receipts.append(self._erase(session, change, parse_path(path), slots, "evicted"))
+            receipts = self.make_room(session, change, capacity, tenants, ())
         self.finish_erasures(wait, thorough=wait > 0)
         return receipts
+
+    def make_room(
+        self,
+        session: Session,
+        change: ShardChange,
+        capacity: Capacity | None,
+        written: Iterable[Namespace],
+        new: Collection[SlotId],
+    ) -> list[ErasureReceipt]:
+        """Erase what is more than a capacity, as a part of a change; :meth:`finish_erasures` follows it.
+
+        Args:
+            session: In a transaction that writes.
+            change: Its files.
+            capacity: Of the bank; None is as much as comes.
+            written: The namespaces that were written to.
+            new: The slots that were, which go last.
+
+        Returns:
+            A receipt for each namespace, with the reason ``"evicted"``.
+
+        Raises:
+            InvalidInputError: A single document is more than the capacity.
+        """
+        if capacity is None:
+            return []
+        tenants = sorted({namespace[:1] for namespace in written})[: 1 if capacity.per == "bank" else None]
+        return [
+            self._erase(session, change, parse_path(path), slots, "evicted")
+            for tenant in tenants
+            for path, slots in overflow(session, capacity, tenant, new).items()
+        ]
 
     def erase_documents(
         self, session: Session, change: ShardChange, namespace: Namespace, documents: Collection[int], reason: str
@@ -169,46 +200,65 @@ class ErasableStore(ReadableStore):
     def finish_erasures(self, wait: float = BUSY_SECONDS, *, thorough: bool = True) -> None:
         """Write the database anew, empty its log, and note that this is done; nothing where nothing was erased.
 
-        What a crash interrupted after its rows were gone is finished so at the next opening. O(bytes of the database).
+        What a crash interrupted after its rows were gone is finished so at the next opening. O(bytes of the database),
+        of memory and of room on the disk, too.
 
         Args:
-            wait: Most seconds to try while others read or empty the log; 0 leaves it to them after one try.
+            wait: Most seconds to try while others read or empty the log; 0 leaves it to the next time after one short
+                try, and what the disk refuses, too.
             thorough: False only empties the log, and leaves the rest to the next time: what is deleted is overwritten
                 as it is, and what may be left is what SQLite once moved elsewhere.
 
         Raises:
-            BankBusyError: Somebody reads what is in the log for longer than that, and ``wait`` is not 0.
+            BankBusyError: Somebody reads what is in the log, or writes, for longer than that, and ``wait`` is not 0.
+            DiskError: There is no room to write the database anew, and ``wait`` is not 0.
         """
         until = time.monotonic() + wait
-        rewritten = False
+        rewritten = not thorough
         own = self._unfinished()
         if own:
-            self._erase_beside()
+            self.erase_beside()
         while open_ones := own & self._unfinished():
-            with closing(self.raw_connection()) as connection:  # outside any transaction
-                cursor = connection.cursor()
-                if thorough and not rewritten:
-                    rewrite(self.path, cursor)
-                    rewritten = True
-                busy = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
-                cursor.close()
-            if not thorough:
+            try:
+                emptied = self._overwrite(wait, anew=not rewritten)
+                rewritten = True
+                if thorough and emptied:
+                    with Session(self._writing) as session, session.begin():
+                        session.execute(update(ErasureRow).where(ErasureRow.id.in_(open_ones)).values(finished=True))
+                    continue
+            except (BankBusyError, DiskError) as error:
+                if not wait:
+                    return
+                raise type(error)(
+                    f"what was forgotten in {self.path} is gone from its rows and files, but could not be overwritten "
+                    f"on the disk: {error.__cause__ or error}. Make room for the database once more, or wait for who "
+                    "writes, and forget anything, or open the bank, again"
+                ) from error
+            if not thorough or not wait:
                 return
-            if not busy:
-                with Session(self._writing) as session, session.begin():
-                    session.execute(update(ErasureRow).where(ErasureRow.id.in_(open_ones)).values(finished=True))
-            elif not wait:
-                return
-            elif time.monotonic() > until:
+            if time.monotonic() > until:
                 raise BankBusyError(
                     f"what was forgotten in {self.path} is gone from its rows and files, but still stands in the log "
                     "that another process reads: close or restart that process, and forget anything, or open the "
                     "bank, again"
                 )
-            else:
-                time.sleep(random.uniform(0.005, 0.05))  # noqa: S311 - others empty it at the same time
+            time.sleep(random.uniform(0.005, 0.05))  # noqa: S311 - others empty it at the same time
 
-    def _erase_beside(self) -> None:
+    def _overwrite(self, wait: float, *, anew: bool) -> bool:
+        """Write the database anew if that is wanted, empty its log, and return whether that is empty."""
+        with closing(self.raw_connection()) as connection:  # outside any transaction
+            cursor = connection.cursor()
+            (patience,) = cursor.execute("PRAGMA busy_timeout").fetchone()
+            cursor.execute(f"PRAGMA busy_timeout={min(patience, max(_MILLISECONDS, round(1000 * wait)))}")
+            try:
+                if anew:
+                    rewrite(self.path, cursor)
+                return empty_log(self.path, cursor)
+            finally:
+                cursor.execute(f"PRAGMA busy_timeout={patience}")
+                cursor.close()
+
+    def erase_beside(self) -> None:
         """Erase what is gone from the bank that is made anew beside this one, too; nothing where there is none."""
         from trimem.store.building import database_beside, forget_what_is_gone
 

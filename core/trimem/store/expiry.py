@@ -11,13 +11,17 @@ from datetime import UTC, datetime
 from threading import Lock
 from typing import TypeGuard
 
-from sqlalchemy import Connection, Engine, bindparam, event, literal, select
+from sqlalchemy import Connection, Engine, bindparam, event, or_, select, union_all
 from sqlalchemy.orm import ORMExecuteState, Session, SessionTransaction, with_loader_criteria
 
-from trimem.store.schema import DocumentRow, SlotRow
+from trimem.checks import shown
+from trimem.errors import InvalidInputError
+from trimem.store.schema import DocumentRow, ItemRow, SlotRow
 
-_slots = SlotRow.__table__
-_EXPIRED = select(literal(1)).where(_slots.c.expires_at <= bindparam("now")).limit(1)
+_slots, _items = SlotRow.__table__, ItemRow.__table__
+_EXPIRED = select(
+    or_(*(select(table).where(table.c.expires_at <= bindparam("now")).exists() for table in (_slots, _items)))
+)
 
 
 class ForwardClock:
@@ -25,15 +29,23 @@ class ForwardClock:
 
     Args:
         clock: Tells the moment, with its time zone.
+
+    Raises:
+        InvalidInputError: It cannot be called, or, when it is, tells something else.
     """
 
     def __init__(self, clock: Callable[[], datetime]) -> None:
+        if not callable(clock):
+            raise InvalidInputError(f"a clock is called without arguments and tells a datetime, got {shown(clock)}")
         self._clock = clock
         self._lock = Lock()
         self._latest: datetime | None = None
 
     def __call__(self) -> datetime:
-        now = self._clock().astimezone(UTC)
+        now = self._clock()
+        if not isinstance(now, datetime) or now.utcoffset() is None:
+            raise InvalidInputError(f"a clock must tell a datetime with its time zone, got {shown(now)}")
+        now = now.astimezone(UTC)
         with self._lock:
             if self._latest is None or now > self._latest:
                 self._latest = now
@@ -64,7 +76,7 @@ class LivingSession(Session):
 @event.listens_for(LivingSession, "after_begin")
 def _look(session: LivingSession, _: SessionTransaction, connection: Connection) -> None:
     session.now = session.clock()
-    session.hiding = connection.execute(_EXPIRED, {"now": session.now}).first() is not None
+    session.hiding = bool(connection.execute(_EXPIRED, {"now": session.now}).scalar_one())
 
 
 def hides(session: Session) -> TypeGuard[LivingSession]:
@@ -78,7 +90,9 @@ def _hide(state: ORMExecuteState) -> None:
     session = state.session
     if state.is_select and not state.is_column_load and hides(session):
         # Not "or is null", for which SQLite would read the index of expiries instead of one that finds what is asked.
-        gone = select(_slots.c.document_id).where(_slots.c.expires_at <= session.now)
+        gone = union_all(
+            *(select(table.c.document_id).where(table.c.expires_at <= session.now) for table in (_slots, _items))
+        )
         state.statement = state.statement.options(
             with_loader_criteria(SlotRow, (SlotRow.expires_at > session.now).is_not(False)),
             with_loader_criteria(DocumentRow, DocumentRow.id.not_in(gone)),

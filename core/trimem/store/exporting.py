@@ -25,7 +25,7 @@ from trimem.store.archive import ArchiveWriter, writing_archive
 from trimem.store.checksums import checksum_of_tensors
 from trimem.store.lines import document_line, receipt_line
 from trimem.store.metadata import MetadataStore
-from trimem.store.schema import BankRow, DocumentRow, ErasureRow, ItemRow, SlotRow
+from trimem.store.schema import ITEMS, BankRow, DocumentRow, ErasureRow, ItemRow, SlotRow
 from trimem.store.scope import under
 from trimem.store.tensors import Tensors
 from trimem.types import Namespace, SlotId
@@ -64,9 +64,7 @@ def export_bank(
         CorruptTensorError: Tensors are not what was written.
         DiskError: The file cannot be written.
     """
-    bank = store.origin()
-    if bank is None:
-        raise BankNotFoundError(f"nothing was ever remembered in {store.path.parent}: there is nothing to export")
+    bank = store.origin() or _of_keys_alone(store)
     if bank.checksum != bank.digest():
         raise CorruptDatabaseError(f"what the bank in {store.path.parent} was made with is damaged: run trimem verify")
     export = _Export(store, namespace)
@@ -76,6 +74,21 @@ def export_bank(
             advance(len(rows))
         export.finish(archive, bank)
     return ExportReport(export.documents, export.slots, export.records, export.receipts, path.stat().st_size)
+
+
+def _of_keys_alone(store: MetadataStore) -> BankRow:
+    """Return what stands for the row of a database that has none: it holds items that are found by their keys alone.
+
+    Raises:
+        BankNotFoundError: It holds nothing at all.
+    """
+    with store.session() as session:
+        first = session.scalars(select(func.min(ItemRow.created_at))).one()
+    if first is None:
+        raise BankNotFoundError(f"nothing was ever remembered in {store.path.parent}: there is nothing to export")
+    row = BankRow(ITEMS, "", "", "", {}, first)
+    row.checksum = row.digest()
+    return row
 
 
 class _Export:
@@ -194,7 +207,9 @@ class _Export:
             session.expunge_all()
         items = {item.document_id: item for item in found}
         for document in documents:
-            if document.checksum != document.digest() or any(slot.checksum != slot.digest() for slot in document.slots):
+            item = items.get(document.id)
+            whole = document.checksum == document.digest() and (item is None or item.checksum == item.digest())
+            if not whole or any(slot.checksum != slot.digest() for slot in document.slots):
                 raise CorruptDatabaseError(
                     f"the document {document.namespace}{document.key} is damaged: run trimem "
                     "repair, which says what it cannot mend, and export again"

@@ -24,15 +24,17 @@ from trimem.errors import FingerprintMismatch, InvalidInputError, SchemaVersionE
 from trimem.progress import track
 from trimem.reports import ImportReport
 from trimem.store.archive import ArchiveReader
-from trimem.store.database import touch
+from trimem.store.capacity import Capacity
+from trimem.store.database import become, touch
 from trimem.store.exporting import FORMAT, MANIFEST, RECEIPTS, VERSION, group_name
 from trimem.store.lines import document_row, moment_of, parse, receipt_row
 from trimem.store.metadata import MetadataStore
 from trimem.store.reader import in_batches
-from trimem.store.schema import BankRow, DocumentRow, ErasureRow, ItemRow, SlotRow
+from trimem.store.schema import CODED, ITEMS, BankRow, DocumentRow, ErasureRow, ItemRow, SlotRow
+from trimem.store.scope import parse_path
 from trimem.store.shards import ShardChange
 from trimem.store.tensors import Tensors, staging
-from trimem.types import SlotId
+from trimem.types import Namespace, SlotId
 
 _BANK = ("mechanism", "model_name", "model_fingerprint", "encoder_fingerprint")
 _COUNTS = ("groups", "documents", "slots", "records", "receipts")
@@ -40,15 +42,12 @@ _PART = re.compile(r"(documents/\d{6})\.tensors-\d{3,}\.safetensors")
 _SHARED = re.compile(r"[A-Za-z0-9_-]+")
 _WRONG = (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError, RuntimeError)
 
-CODED = {"transit"}
-"""Mechanisms whose rows hold vectors as codes."""
-
 Outcome = Literal["added", "replaced", "unchanged"]
 
 
 @dataclass
 class _Done:
-    """What has been stored so far, and which slots it took the place of."""
+    """What has been stored so far, which slots it took the place of, and which are there of it."""
 
     added: int = 0
     replaced: int = 0
@@ -56,6 +55,7 @@ class _Done:
     slots: int = 0
     records: int = 0
     gone: list[SlotId] = field(default_factory=list)
+    new: set[SlotId] = field(default_factory=set)
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,8 @@ class Export:
             with self.distrust(MANIFEST):
                 self.manifest = self._read_manifest()
                 self.bank = self._read_bank()
+                if self.bank.mechanism == ITEMS and self.manifest["records"]:
+                    raise self.archive.corrupt("items have no tensors")
         except BaseException:
             self.archive.__exit__(None, None, None)
             raise
@@ -111,7 +113,9 @@ class Export:
         with self.distrust(f"{name}.vectors.safetensors"):
             slots = [slot for row, *_ in documents for slot in row.slots]
             _give_vectors(slots, load(self.archive.read(f"{name}.vectors.safetensors")))
-            if self.bank.mechanism not in CODED:
+            if slots and not self.bank.encoder_fingerprint:
+                raise ValueError("it has vectors and names no encoder")
+            if self.bank.mechanism != CODED:
                 _check_vectors(slots)
         for row, *_ in documents:
             row.checksum = row.digest()
@@ -177,7 +181,8 @@ class Export:
     def _read_bank(self) -> BankRow:
         told = self.manifest["bank"]
         names = [told[name] for name in _BANK]
-        if not all(isinstance(name, str) and name for name in names) or not isinstance(told["config"], dict):
+        needed = names[:1] if names[0] == ITEMS else names
+        if not all(isinstance(name, str) for name in names) or not all(needed) or not isinstance(told["config"], dict):
             raise self.archive.corrupt("it does not say what bank it is of")
         created = moment_of(told["created_at"])
         row = BankRow(names[0], names[1], names[2], names[3], told["config"], created)
@@ -186,13 +191,19 @@ class Export:
 
 
 def check_fits(path: Path, folder: Path, row: BankRow, export: BankRow) -> None:
-    """Raise unless what is exported was made as the bank is.
+    """Raise unless what is exported was made as the bank is; items fit where their encoder does.
 
     Raises:
         FingerprintMismatch: Another model or encoder made it.
         InvalidInputError: It is of another mechanism or configuration.
     """
-    if row.mechanism != export.mechanism:
+    items_alone = ITEMS in (row.mechanism, export.mechanism)
+    if items_alone and CODED in (row.mechanism, export.mechanism) and export.encoder_fingerprint:
+        raise InvalidInputError(
+            f"{path} and the bank in {folder} are one of transit memory, the other of items with texts, for which it "
+            "is no place: import it into a new folder"
+        )
+    if row.mechanism != export.mechanism and not items_alone:
         raise InvalidInputError(
             f"{path} is of {export.mechanism} memory, the bank in {folder} is of {row.mechanism} memory: import "
             "it into a new folder"
@@ -201,12 +212,12 @@ def check_fits(path: Path, folder: Path, row: BankRow, export: BankRow) -> None:
         ("model", row.model_fingerprint, export.model_fingerprint),
         ("encoder", row.encoder_fingerprint, export.encoder_fingerprint),
     ):
-        if ours != theirs:
+        if ours != theirs and not (items_alone and (what == "model" or not theirs)):
             raise FingerprintMismatch(
                 f"{path} is of a bank made with the {what} {theirs}, the bank in {folder} is made with {ours}: import "
                 "it into a new folder, and bring that to the other model (trimem recompile)"
             )
-    if row.config != export.config:
+    if row.config != export.config and not items_alone:
         raise InvalidInputError(
             f"{path} is of a bank made with {export.config}, the bank in {folder} was made with {row.config}: import "
             "it into a new folder"
@@ -214,7 +225,7 @@ def check_fits(path: Path, folder: Path, row: BankRow, export: BankRow) -> None:
 
 
 def import_bank(
-    store: MetadataStore, export: Export, progress: bool | None = None
+    store: MetadataStore, export: Export, progress: bool | None = None, capacity: Capacity | None = None
 ) -> tuple[ImportReport, list[SlotId]]:
     """Store what an export holds, a group at a time. O(its bytes), in the memory of one group.
 
@@ -222,14 +233,16 @@ def import_bank(
         store: Of the bank, which is made as the export says where nothing was remembered yet.
         export: What to store.
         progress: Whether to show a bar; None leaves that to the terminal.
+        capacity: How much the bank may hold: what comes in makes room, as what is remembered does, group by group.
 
     Returns:
-        What was done, and the slots that were replaced.
+        What was done, and the slots that are gone: replaced, or erased to make room.
 
     Raises:
         CorruptExportError: A part of it is not whole; the groups before stay.
         FingerprintMismatch: Another model or encoder made it than the bank.
-        InvalidInputError: It is of another mechanism or configuration, or has codebooks that the bank has not.
+        InvalidInputError: It is of another mechanism or configuration, or has codebooks that the bank has not, or one
+            of its documents is more than the capacity; the groups before stay.
         DiskError: The disk is full or cannot be written to.
     """
     last = export.receipts()  # they are small, and nothing is stored of an export whose last entry is broken
@@ -240,7 +253,7 @@ def import_bank(
     with track("importing documents", export.manifest["documents"], progress) as advance:
         for number in range(1, export.manifest["groups"] + 1):
             group = export.group(number)
-            _store_group(store, export, number, group, done)
+            _store_group(store, export, number, group, done, capacity)
             advance(len(group.documents))
     receipts = _store_receipts(store, last)
     return ImportReport(done.added, done.replaced, done.unchanged, done.slots, done.records, receipts), done.gone
@@ -248,13 +261,15 @@ def import_bank(
 
 def _begin(store: MetadataStore, export: Export) -> None:
     with store.changing() as (session, _):
-        row = session.get(BankRow, 1)
-        if row is None:
-            session.add(export.bank)
+        row, theirs = session.get(BankRow, 1), export.bank
+        if row is not None:
+            check_fits(export.archive.path, store.path.parent, row, theirs)
+            if row.mechanism == ITEMS:
+                become(row, theirs.mechanism, theirs.model_name, theirs.model_fingerprint, theirs.config)
+        elif theirs.encoder_fingerprint:  # else it is items that are found by their keys alone
+            session.add(theirs)
             session.flush()
-            session.expunge(export.bank)
-            return
-        check_fits(export.archive.path, store.path.parent, row, export.bank)
+            session.expunge(theirs)
 
 
 def _share(store: MetadataStore, export: Export, name: str, tensors: Tensors) -> None:
@@ -273,7 +288,9 @@ def _share(store: MetadataStore, export: Export, name: str, tensors: Tensors) ->
         staged.discard()
 
 
-def _store_group(store: MetadataStore, export: Export, number: int, group: _Group, done: _Done) -> None:
+def _store_group(
+    store: MetadataStore, export: Export, number: int, group: _Group, done: _Done, capacity: Capacity | None
+) -> None:
     """Store the documents of a group that are not there, in one transaction."""
     with store.session() as session:
         wanted = {
@@ -291,15 +308,23 @@ def _store_group(store: MetadataStore, export: Export, number: int, group: _Grou
         if sums != wanted:
             raise export.archive.corrupt(f"the tensors of group {number} are not those of its slots")
         with store.changing() as (session, change):
-            _put(session, change, export, group, done)
+            namespaces = _put(session, change, export, group, done)
             for shard in staged:
                 change.enter(shard)
             change.merge_ripe()
+            evicted = store.make_room(session, change, capacity, namespaces, done.new)
             touch(session)
         done.records += len(sums)
+    if evicted:
+        gone = [slot for receipt in evicted for slot in receipt.slots]
+        done.gone += gone
+        done.new.difference_update(gone)
+        store.finish_erasures(wait=0, thorough=False)  # it may happen at every group
 
 
-def _put(session: Session, change: ShardChange, export: Export, group: _Group, done: _Done) -> None:
+def _put(session: Session, change: ShardChange, export: Export, group: _Group, done: _Done) -> set[Namespace]:
+    """Store the documents of a group that are not there, and return their namespaces."""
+    namespaces: set[Namespace] = set()
     dim = session.scalars(select(func.length(SlotRow.vector)).limit(1)).one_or_none()
     for row, item, tensors in group.documents:
         outcome = _outcome(session, row, item, tensors)
@@ -329,7 +354,10 @@ def _put(session: Session, change: ShardChange, export: Export, group: _Group, d
             item.document_id = row.id
             session.add(item)
             session.flush()
+        namespaces.add(parse_path(row.namespace))
+        done.new.update(ids)
         done.slots += len(ids)
+    return namespaces
 
 
 def _outcome(session: Session, row: DocumentRow, item: ItemRow | None, tensors: Mapping[SlotId, str]) -> Outcome:

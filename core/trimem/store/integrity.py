@@ -7,6 +7,7 @@ the full-text index by comparison with the slots, and the pages of the database 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from sqlalchemy import func, select, text
 from sqlalchemy.exc import SQLAlchemyError
@@ -64,14 +65,30 @@ def repair_indexes(store: MetadataStore) -> None:
         session.execute(text(f"INSERT INTO {SEARCH_TABLE}({SEARCH_TABLE}) VALUES ('rebuild')"))  # noqa: S608
 
 
-def documents_to_rewrite(store: MetadataStore) -> list[tuple[Namespace, Document]]:
-    """Return the documents that are whole but have slots that are not, each with its namespace."""
+@dataclass(frozen=True, slots=True)
+class Rewrite:
+    """A document that is whole but has slots that are not.
+
+    Attributes:
+        namespace: Its own.
+        document: As it is to be written again.
+        item: What it is beside that, if it is an item.
+    """
+
+    namespace: Namespace
+    document: Document
+    item: ItemRow | None
+
+
+def documents_to_rewrite(store: MetadataStore) -> list[Rewrite]:
+    """Return the documents that are whole but have slots that are not."""
     with store.session(expired=True) as session:
         found = {slot.document_id: slot.document for slot in _damaged_slots(session)}
+        whole = [(row, session.get(ItemRow, row.id)) for row in found.values() if row.checksum == row.digest()]
         return [
-            (parse_path(row.namespace), Document(row.key, row.text, row.meta, **_terms_of(row)))
-            for row in found.values()
-            if row.checksum == row.digest()
+            Rewrite(parse_path(row.namespace), Document(row.key, row.text, row.meta, **_terms_of(row)), item)
+            for row, item in whole
+            if item is None or item.expires_at is None or item.expires_at > store.now()  # else it is erased soon
         ]
 
 

@@ -6,8 +6,7 @@ nor listed, whether or not they are erased yet.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TypeAlias
@@ -91,7 +90,7 @@ class ItemRows:
         """
         now = self._store.now()
         gone: list[SlotId] = []
-        with self._changing() as (session, change):
+        with self._store.changing() as (session, change):
             born = {
                 (parse_path(path), key): created
                 for condition in _among([(each.namespace, each.document.key) for each in puts])
@@ -124,12 +123,16 @@ class ItemRows:
             ]
             for receipt in self._erase(session, change, doomed, "forgotten"):
                 gone += receipt.slots
+        if doomed:
+            self._store.finish_erasures()
+        elif gone:
+            self._store.erase_beside()
         return gone
 
     def refresh(self, keys: Collection[ItemKey]) -> None:
         """Let items live as long again as when they were written."""
         now = self._store.now()
-        with self._changing() as (session, _):
+        with self._store.changing() as (session, _):
             for condition in _among(keys):
                 for document, item in session.execute(_ITEM.where(condition, self._alive(), ItemRow.ttl.is_not(None))):
                     item.expires_at = now + timedelta(seconds=item.ttl or 0)
@@ -148,9 +151,11 @@ class ItemRows:
         with self._store.session(expired=True) as session:
             if session.execute(expired.limit(1)).first() is None:
                 return []
-        with self._changing() as (session, change):
+        with self._store.changing() as (session, change):
             doomed = [(parse_path(path), row) for path, row in session.execute(expired)]
-            return self._erase(session, change, doomed, "expired")
+            receipts = self._erase(session, change, doomed, "expired")
+        self._store.finish_erasures()
+        return receipts
 
     def _erase(
         self, session: Session, change: ShardChange, doomed: Sequence[tuple[Namespace, int]], reason: str
@@ -163,12 +168,6 @@ class ItemRows:
             self._store.erase_documents(session, change, namespace, rows, reason)
             for namespace, rows in by_namespace.items()
         ]
-
-    @contextmanager
-    def _changing(self) -> Iterator[tuple[Session, ShardChange]]:
-        with self._store.changing() as (session, change):
-            yield session, change
-        self._store.finish_erasures()
 
     def _alive(self) -> ColumnElement[bool]:
         return or_(ItemRow.expires_at.is_(None), ItemRow.expires_at > self._store.now())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -108,7 +108,7 @@ def document_row(line: bytes) -> tuple[DocumentRow, ItemRow | None, dict[str, st
         ValueError: It is none that :func:`document_line` made.
         RecursionError: It is nested too deeply.
     """
-    data = _object(parse(line), _DOCUMENT)
+    data = _object(parse(line), _DOCUMENT, {"item"})
     namespace = _namespace(data["namespace"])
     if not isinstance(data["metadata"], dict):
         raise ValueError("the metadata of a document is no object")
@@ -124,7 +124,7 @@ def document_row(line: bytes) -> tuple[DocumentRow, ItemRow | None, dict[str, st
     item = None if data["item"] is None else _item_row(_object(data["item"], _ITEM))
     if not isinstance(data["slots"], list) or not (data["slots"] or item):
         raise ValueError("a document has no slots")
-    told = [_object(slot, _SLOT) for slot in data["slots"]]
+    told = [_object(slot, _SLOT, {"warmth"}) for slot in data["slots"]]
     row.slots = [_slot_row(slot, namespace) for slot in told]
     tensors = {slot["id"]: _string(slot["tensors"]) for slot in told if slot["tensors"] is not None}
     return row, item, tensors
@@ -198,10 +198,11 @@ def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is no number")
 
 
-def _object(data: object, names: set[str]) -> dict[str, Any]:
-    if not isinstance(data, dict) or set(data) != names:
+def _object(data: object, names: set[str], later: Collection[str] = ()) -> dict[str, Any]:
+    """Return an object of these names; those that came later are null where they are not said."""
+    if not isinstance(data, dict) or {*dict.fromkeys(later), *data} != names:
         raise ValueError(f"a line is no object of {', '.join(sorted(names))}")
-    return data
+    return {**dict.fromkeys(later), **data}
 
 
 def _namespace(data: object) -> Namespace:

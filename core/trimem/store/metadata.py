@@ -13,13 +13,13 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session, selectinload
 
-from trimem.store.capacity import Capacity, overflow
+from trimem.store.capacity import Capacity
 from trimem.store.database import touch, utc_now
 from trimem.store.erasing import ErasableStore
 from trimem.store.reader import in_batches
 from trimem.store.rows import Document, NewSlot, Terms, hash_text
-from trimem.store.schema import BankRow, DocumentRow, ShardRow, SlotRow
-from trimem.store.scope import format_path, parse_path, scope_words
+from trimem.store.schema import BankRow, DocumentRow, ItemRow, ShardRow, SlotRow
+from trimem.store.scope import format_path, scope_words
 from trimem.store.shards import ShardChange
 from trimem.store.tensors import StagedShard
 from trimem.store.vector_codec import RowVectors
@@ -73,15 +73,13 @@ class MetadataStore(ErasableStore):
                 change.enter(shard)
             change.merge_ripe()
             kept = {slot.slot_id for _, slots in documents for slot in slots}
-            evicted = {} if capacity is None else overflow(session, capacity, namespace, kept)
-            for place, slots_there in evicted.items():
-                self._erase(session, change, parse_path(place), slots_there, "evicted")
+            evicted = self.make_room(session, change, capacity, [namespace], kept)
             touch(session)
         if evicted:
             self.finish_erasures(wait=0, thorough=False)  # it may happen at every write
         if replaced:
-            self._erase_beside()
-        gone = [slot for slots_there in evicted.values() for slot in slots_there]
+            self.erase_beside()
+        gone = [slot for receipt in evicted for slot in receipt.slots]
         return [*(slot_id for slot_id in replaced if slot_id not in kept), *gone]
 
     def _admitted(
@@ -131,6 +129,8 @@ class MetadataStore(ErasableStore):
                         for name, value in terms.items():
                             setattr(slot, name, value)
                         slot.checksum = slot.digest()
+                    if "expires_at" in terms and (item := session.get(ItemRow, row.id)) is not None:
+                        item.expires_at = terms["expires_at"]
                 session.flush()
                 session.expunge_all()
             touch(session)

@@ -37,6 +37,9 @@ SEARCH_TABLE = "slot_text"
 ITEMS = "items"
 """The mechanism of a database that holds items alone, until a bank remembers something in it, too."""
 
+CODED = "transit"
+"""The mechanism whose rows hold vectors as codes, in a fixed number of slots: no place for items that have any."""
+
 
 class UTCDateTime(TypeDecorator[datetime]):
     """A moment in UTC. SQLite drops the time zone, so it is stored without and given back with it."""

@@ -49,6 +49,11 @@ class ShardChange:
         for shard in self._staged:
             shard.discard()
 
+    def withdraw(self) -> None:
+        """Remove what was staged or published, while the transaction that was to name it still has the lock."""
+        for shard in self._staged:
+            shard.withdraw()
+
     def enter(self, staged: StagedShard) -> None:
         """Give slots the records of a staged shard; those that are gone, or have theirs already, are left out."""
         self._staged.append(staged)

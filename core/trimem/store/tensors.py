@@ -84,6 +84,7 @@ class StagedShard:
         self.checksum = checksum(data)
         self.records = records
         self.path = path
+        self._named = False
         self._staged = path.with_name(f"{path.name}.{uuid4().hex}{_STAGED}")
         with disk_errors(self._staged):
             with _folder_locked(path.parent, sweeping=False):
@@ -100,9 +101,17 @@ class StagedShard:
     def publish(self) -> None:
         """Give it its name. Call it with the database locked for writing, before the transaction is committed."""
         with disk_errors(self.path):
+            self._named = not self.path.exists()
             self._staged.replace(self.path)
             _sync_folder(self.path.parent)
         self._file.close()
+
+    def withdraw(self) -> None:
+        """Remove it, published or not. Call it in the transaction that was to name it, and that names nothing now."""
+        self.discard()
+        if self._named:
+            with suppress(OSError):  # it is swept up when the bank is next opened
+                self.path.unlink(missing_ok=True)
 
     def discard(self) -> None:
         """Remove it if it is not published."""

@@ -8,7 +8,7 @@ from safetensors import SafetensorError, safe_open
 from sqlalchemy import select, update
 
 from trimem.reports import CompactReport
-from trimem.store.engine import rewrite
+from trimem.store.engine import empty_log, rewrite
 from trimem.store.metadata import MetadataStore
 from trimem.store.schema import SlotRow
 from trimem.store.shards import mergeable
@@ -54,7 +54,7 @@ def compact(store: MetadataStore) -> CompactReport:
         pages, free = (cursor.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count"))
         if free > _FREE * pages:
             rewrite(store.path, cursor)
-        cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        empty_log(store.path, cursor)
         cursor.close()
     return CompactReport(shards, _size(store)[0], size, _size(store)[1])
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from trimem.checks import shown
 from trimem.errors import InvalidInputError, MissingDependencyError
 
 if TYPE_CHECKING:
@@ -76,7 +77,13 @@ class SentenceTransformerEncoder:
     def _model(self) -> SentenceTransformer:
         from sentence_transformers import SentenceTransformer
 
-        return SentenceTransformer(self._path, device=self._device)
+        try:
+            return SentenceTransformer(self._path, device=self._device)
+        except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
+            raise InvalidInputError(
+                f"no encoder could be loaded from {shown(self._name)}: {error}. Give a Hugging Face id or a folder "
+                "that sentence-transformers reads"
+            ) from error
 
     def encode_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
         return _unit(self._model.encode_document(list(texts), show_progress_bar=False))

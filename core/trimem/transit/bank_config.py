@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from trimem.checks import real
 from trimem.errors import InvalidInputError
 from trimem.store.capacity import Capacity
 from trimem.transit.config import TransitConfig
@@ -45,8 +46,8 @@ class BankConfig:
     surprise: float | None = None
 
     def __post_init__(self) -> None:
-        if self.surprise is not None and not 0 < self.surprise <= 1:
-            raise InvalidInputError(f"surprise must be above 0 and at most 1, or None, got {self.surprise!r}")
+        if self.surprise is not None:
+            real(self.surprise, "surprise", 0, 1)
         _ = self.capacity, replace(TransitConfig.from_json(self.codec), max_error=self.max_error)
 
     @property

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from trimem.checks import LARGEST, one_of, real, whole
 from trimem.errors import InvalidInputError
 from trimem.transit.numbers import COARSE, NUMBERS
 from trimem.versioned import read_config
@@ -43,22 +44,17 @@ class TransitConfig:
 
     def __post_init__(self) -> None:
         for name, least in (("code_dim", 1), ("layers", 0), ("hidden", 1), ("predictor_hidden", 1), ("blocks", 1)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise InvalidInputError(f"{name} must be a whole number of at least {least}, got {value!r}")
-        if self.numbers not in NUMBERS:
-            raise InvalidInputError(f"numbers must be one of {', '.join(NUMBERS)}, got {self.numbers!r}")
+            whole(getattr(self, name), name, least, LARGEST)
+        one_of(self.numbers, "numbers", NUMBERS)
         if self.numbers in COARSE and self.code_dim * COARSE[self.numbers] % 8:
             raise InvalidInputError(
                 f"codes in {self.numbers} fill whole bytes: code_dim must be a multiple of "
                 f"{8 // COARSE[self.numbers]}, got {self.code_dim}"
             )
-        if self.width is not None and (not isinstance(self.width, int) or self.width <= self.code_dim):
-            raise InvalidInputError(
-                f"width must be a whole number above code_dim, {self.code_dim}, or None, got {self.width!r}"
-            )
-        if self.max_error is not None and not 0 < self.max_error < float("inf"):
-            raise InvalidInputError(f"max_error must be a number above 0, or None, got {self.max_error!r}")
+        if self.width is not None:
+            whole(self.width, "width", self.code_dim + 1, LARGEST)
+        if self.max_error is not None:
+            real(self.max_error, "max_error", 0)
 
     def active(self, dim: int) -> int:
         """Return how many of ``dim`` principal dimensions the couplings see."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from trimem.checks import LARGEST, one_of, real, whole
 from trimem.errors import InvalidInputError
 from trimem.transit.bound import Corrections
 from trimem.transit.idrp import Compressed, Idrp, checked
@@ -86,12 +87,10 @@ class SlotMemory:
     """
 
     def __init__(self, codec: Idrp, capacity: int, *, policy: str = "lfu_aged", half_life: float | None = None) -> None:
-        if policy not in POLICIES:
-            raise InvalidInputError(f"policy must be one of {', '.join(POLICIES)}, got {policy!r}")
-        if not isinstance(capacity, int) or capacity < 1:
-            raise InvalidInputError(f"capacity is a number of slots, at least 1, got {capacity!r}")
-        if half_life is not None and not half_life > 0:
-            raise InvalidInputError(f"half_life is a number of writes above 0, got {half_life!r}")
+        one_of(policy, "policy", POLICIES)
+        whole(capacity, "capacity", 1, LARGEST)
+        if half_life is not None:
+            real(half_life, "half_life", 0)
         self.codec = codec
         self.capacity = capacity
         self.policy = POLICIES[policy](capacity, half_life or float(capacity))

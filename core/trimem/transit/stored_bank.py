@@ -16,6 +16,7 @@ from torch import Tensor
 from trimem.banks.identity import check_model
 from trimem.banks.slot_bank import SlotBank
 from trimem.banks.writer import Writer, all_at_once
+from trimem.checks import as_path, shown
 from trimem.errors import FingerprintMismatch, InvalidInputError
 from trimem.progress import track
 from trimem.reports import BankStats, RepairReport
@@ -114,7 +115,9 @@ class StoredBank(SlotBank):
             "per": per,
             "surprise": surprise,
         }
-        loaded = Idrp.load(Path(codec)) if isinstance(codec, str | Path) else codec
+        if codec is not None and not isinstance(codec, Idrp | str | Path):
+            raise InvalidInputError(f"codec must be one of transit memory, its file, or None, got {shown(codec)}")
+        loaded = Idrp.load(as_path(codec, "codec")) if isinstance(codec, str | Path) else codec
         return cls._opened(path, create, lambda folder: cls(folder, as_encoder(encoder), loaded, given, clock))
 
     # What the bank is made with
@@ -188,6 +191,9 @@ class StoredBank(SlotBank):
     def capacity(self) -> Capacity:
         """How much the bank holds, for its whole life."""
         return self.config.capacity
+
+    def _capacity_of(self, row: BankRow) -> Capacity:
+        return self._stored_config(row).capacity
 
     def _stored_config(self, row: BankRow) -> BankConfig:
         return BankConfig.from_json(row.config)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
@@ -11,11 +12,26 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from tests import tiny
 from tests.contracts.bank import BOAT, CAKE, PUMP
-from trimem import ExplicitBank, FingerprintMismatch, InvalidInputError, Item, Items, LanguageModel, NewItem
+from trimem import (
+    ExplicitBank,
+    FingerprintMismatch,
+    InvalidInputError,
+    Item,
+    Items,
+    LanguageModel,
+    NewItem,
+    TransitBank,
+)
+from trimem.cli import app
 from trimem.errors import BankNotFoundError, InvalidNamespaceError
 from trimem.store import integrity
+from trimem.store.exporting import export_bank
+from trimem.store.importing import Export, import_bank
+from trimem.store.metadata import MetadataStore
 from trimem.text.encoders import Encoder
 
 ANN, BOB = ("users", "ann"), ("users", "bob")
@@ -127,7 +143,7 @@ def test_a_change_is_made_whole_or_not_at_all(items: Items) -> None:
             items.write([say("boat", BOAT), wrong], [(ANN, "pump")])
     with pytest.raises(InvalidNamespaceError):
         items.write([say("boat", BOAT, ("a/b",))])
-    with pytest.raises(InvalidInputError, match="negative"):
+    with pytest.raises(InvalidInputError, match="limit must be"):
         items.search(limit=-1)
     assert keys(items.search()) == ["pump"]
 
@@ -262,3 +278,160 @@ def test_no_tenant_sees_what_another_does(items: Items, script: list[tuple[tuple
             (item,) = items.get([(tenant, key)])
             assert (item.value["text"] if item else None) == held.get((tenant, key))
     assert items.namespaces() == sorted({namespace for namespace, _ in held})
+
+
+# Moving
+
+
+def all_of(items: Items) -> list[Item]:
+    return sorted(items.search(limit=99), key=lambda item: (item.namespace, item.key))
+
+
+def moved(items: Items, target: Path) -> None:
+    """Move all that a folder holds into another."""
+    file = target.parent / "moved.zip"
+    export_bank(items._store, file, None)
+    target.mkdir()
+    with closing(MetadataStore(target / "bank.sqlite", items._store.now)) as store, Export(file) as export:
+        import_bank(store, export, progress=False)
+
+
+def test_items_move_whole(items: Items, clock: Clock, tmp_path: Path, encoder: Encoder) -> None:
+    day = 1440 * MINUTE
+    items.write([say("pump", PUMP, n=1), NewItem(BOB, "bare", {"deep": [1, {"x": None}]}, ttl=day)])
+    born, clock.now = clock.now, clock.now + MINUTE
+    items.write([NewItem(ANN, "mortal", {"text": BOAT}, [BOAT, CAKE], 2 * day), say("pump", PUMP, n=2)])
+    before = all_of(items)
+    moved(items, tmp_path / "new")
+    with closing(Items.open(tmp_path / "new", namespace="store", encoder=encoder, clock=clock)) as other:
+        assert all_of(other) == before
+        assert {item.created_at for item in before} == {born, clock.now}
+        assert keys(other.search("when does the boat leave", limit=1)) == ["mortal"]
+        clock.now = born + day
+        assert set(keys(other.search())) == {"pump", "mortal"}
+        other.get([(ANN, "mortal")], refresh=True)
+        assert other.get([(ANN, "mortal")])[0].expires_at == clock.now + 2 * day  # type: ignore[union-attr]
+        assert integrity.verify(other._store).ok
+
+
+def test_items_that_say_nothing_move_without_an_encoder(tmp_path: Path, clock: Clock) -> None:
+    with closing(Items.open(tmp_path / "items", namespace="store", clock=clock)) as items:
+        items.write([NewItem(ANN, "a", {"n": 1}), NewItem(BOB, "b", {"n": 2}, ttl=MINUTE)])
+        before = all_of(items)
+        moved(items, tmp_path / "new")
+        with closing(Items.open(tmp_path / "new", namespace="store", clock=clock)) as other:
+            assert all_of(other) == before
+            assert other._store.origin() is None, "it is not settled which encoder that will be"
+    Items.open(tmp_path / "empty", namespace="store").close()
+    with pytest.raises(BankNotFoundError):
+        export_bank(MetadataStore(tmp_path / "empty" / "bank.sqlite"), tmp_path / "x.zip", None)
+
+
+def test_commands_move_items_without_an_encoder(items: Items, tmp_path: Path, encoder: Encoder) -> None:
+    items.write([say("pump", PUMP), NewItem(BOB, "bare", {"n": 1})])
+    file = str(tmp_path / "items.zip")
+    for words in (
+        ["export", file, "--bank", str(tmp_path / "items")],
+        ["import", file, "--bank", str(tmp_path / "to")],
+    ):
+        result = CliRunner().invoke(app, words)
+        assert result.exit_code == 0, result.output
+    with closing(Items.open(tmp_path / "to", namespace="store", encoder=encoder)) as other:
+        assert all_of(other) == all_of(items)
+
+
+def test_items_come_into_a_bank_and_a_bank_where_there_are_items(
+    items: Items, bank: ExplicitBank, tmp_path: Path
+) -> None:
+    items.write([say("pump", PUMP), NewItem(BOB, "bare", {"n": 1})])
+    export_bank(items._store, tmp_path / "items.zip", None)
+    bank.remember(BOAT, namespace="acme")
+    bank.export(tmp_path / "bank.zip")
+    assert bank.import_from(tmp_path / "items.zip").added == 2
+    assert all_of(bank.items(namespace="store")) == all_of(items)
+    assert bank.recall("pump", 1, namespace="store")[0].text == PUMP
+    assert bank.import_from(tmp_path / "items.zip").unchanged == 2
+    assert bank.verify().ok
+    with Export(tmp_path / "bank.zip") as export:
+        import_bank(items._store, export, progress=False)
+    assert items._store.bank() is not None, "it is a bank now"
+    assert keys(items.search("pump")) == ["pump"]
+    model = bank.model
+    with ExplicitBank.open(tmp_path / "items", model=model, encoder=items._encoder) as other:
+        assert other.recall("boat", 1, namespace="acme")[0].text == BOAT
+        other.remember(CAKE, namespace="acme")
+
+
+def test_items_of_another_encoder_or_for_which_there_is_no_place_do_not_come_in(
+    items: Items, tmp_path: Path, encoder: Encoder
+) -> None:
+    items.write([say("pump", PUMP)])
+    export_bank(items._store, tmp_path / "items.zip", None)
+
+    class Other:
+        fingerprint = "another"
+        encode_documents = encoder.encode_documents
+        encode_query = encoder.encode_query
+
+    with closing(Items.open(tmp_path / "other", namespace="store", encoder=Other())) as other:
+        other.write([say("boat", BOAT)])
+        with Export(tmp_path / "items.zip") as export, pytest.raises(FingerprintMismatch, match="another"):
+            import_bank(other._store, export, progress=False)
+        assert keys(other.search()) == ["boat"]
+    with TransitBank.open(tmp_path / "transit", encoder=encoder, slots=9) as transit:
+        transit.remember(BOAT, namespace="acme")
+        with pytest.raises(InvalidInputError, match="no place"):
+            transit.import_from(tmp_path / "items.zip")
+        transit.items(namespace="store").write([NewItem(ANN, "bare", {"n": 1})])
+        assert transit.verify().ok
+    with TransitBank.open(tmp_path / "items", encoder=encoder) as transit:
+        with pytest.raises(InvalidInputError, match="no place"):
+            transit.remember(BOAT, namespace="acme")
+        assert keys(items.search("pump")) == ["pump"]
+
+
+def test_an_item_that_lives_otherwise_is_another(items: Items, clock: Clock, tmp_path: Path) -> None:
+    items.write([NewItem(ANN, "a", {"n": 1}, ttl=MINUTE)])
+    export_bank(items._store, tmp_path / "mortal.zip", None)
+    items.write([NewItem(ANN, "a", {"n": 1})])
+    with Export(tmp_path / "mortal.zip") as export:
+        assert import_bank(items._store, export, progress=False)[0].replaced == 1
+    assert [item.expires_at for item in items.search()] == [clock.now + MINUTE]
+
+
+def test_what_has_expired_can_be_deleted(items: Items, clock: Clock, tmp_path: Path) -> None:
+    items.write([NewItem(ANN, "a", {"secret": "xqzz"}, ttl=MINUTE)])
+    clock.now += MINUTE
+    items.write([], [(ANN, "a")])
+    assert b"xqzz" not in b"".join(file.read_bytes() for file in (tmp_path / "items").glob("bank*"))
+
+
+# Beside a bank
+
+
+def test_what_a_model_made_of_items_is_known_to_be_its_own(
+    tmp_path: Path, encoder: Encoder, tiny_llama: LanguageModel
+) -> None:
+    """Items may be asked before anything is remembered: from then on it is a bank of that model."""
+    with ExplicitBank.open(tmp_path / "items", model=tiny_llama, encoder=encoder) as bank:
+        bank.items(namespace="store").write([say("pump", PUMP)])
+        bank.ask("Where is the pump?", namespace="store", max_new_tokens=2)
+    with pytest.raises(FingerprintMismatch, match="was compiled by"):
+        ExplicitBank.open(tmp_path / "items", model=tiny.build("mistral"), encoder=encoder)
+
+
+def test_a_damaged_item_is_repaired_as_an_item(bank: ExplicitBank) -> None:
+    items = bank.items(namespace="store")
+    items.write([NewItem(ANN, "pump", {"text": PUMP}, [PUMP], 9 * MINUTE), say("boat", BOAT)])
+    bank.remember(CAKE, namespace="acme")
+    (born, _) = before = items.get([(ANN, "pump"), (ANN, "boat")])
+    with bank._store.changing() as (session, _):
+        session.connection().exec_driver_sql("UPDATE slot SET line = 7 WHERE text = ?", (PUMP,))
+    assert not bank.verify().ok
+    assert bank.repair().problems == ()
+    (again, boat) = items.get([(ANN, "pump"), (ANN, "boat")])
+    assert again is not None
+    assert born is not None
+    assert (again.value, again.created_at, boat) == (born.value, born.created_at, before[1])
+    assert again.expires_at is not None
+    assert keys(items.search("pump", limit=1)) == ["pump"]

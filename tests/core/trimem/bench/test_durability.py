@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from trimem import CorruptTensorError
-from trimem.bench.durability import DurabilityError, compare, open_store, put, replay, run, slot_id
+from trimem.bench.durability import _erased, replay, run
+from trimem.bench.numbered import DurabilityError, compare, compare_item, open_store, put, put_item, slot_id
 from trimem.store.tensors import StagedShard
 
 D = slot_id(("a",), "d", 1)
@@ -28,6 +29,18 @@ def test_a_log_tells_what_must_be_there() -> None:
     assert replay({"d0": 1}, lines) == ({"d0": 1, "d1": 5}, {"d1": 5})
     lines = [["done", "recompile", "", 7, {}], ["begin", "import", "d0", 8, {"": 7, "d0": 3}]]
     assert replay({"": 0, "d0": 1}, lines) == ({"": 7, "d0": 1}, {"": 7, "d0": 3})
+    many = {f"d{i}": i for i in range(8)}
+    kept = {f"d{i}": i for i in range(2, 8)}
+    assert replay({"": 99, "i1": 0, **many}, [["done", "evict", "d0", 9, {}]])[0] == {"": 99, "i1": 0, **kept}
+    assert replay({"i1": 1, "i2": 2}, [["done", "item", "i1", 9, {}]])[0] == {"i1": 9}
+
+
+def test_what_came_back_and_was_replaced_is_not_what_was_forgotten() -> None:
+    forgotten = [["done", "forget", "d1", 6, {}]]
+    assert _erased(set(), {"d1": 1, "d2": 2}, forgotten) == {1}
+    back = [["done", "import", "d0", 7, {"d1": 1}], ["done", "remember", "d1", 8, {}]]
+    assert _erased({1}, {"d2": 2}, back) == set(), "its words may stand in the index: it was replaced"
+    assert _erased(set(), {"i1": 1, "i2": 2}, [["begin", "item", "i1", 9, {}]]) == {2}
 
 
 def test_a_store_that_loses_something_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -39,6 +52,10 @@ def test_a_store_that_loses_something_is_caught(tmp_path: Path, monkeypatch: pyt
             session.connection().exec_driver_sql("UPDATE slot SET text = 'other'")
         with pytest.raises(DurabilityError, match="'other' instead of"):
             compare(store, D, there=True)
+        put_item(store, "i1", 3)
+        compare_item(store, "i1", 3)
+        with pytest.raises(DurabilityError, match="instead of"):
+            compare_item(store, "i1", 4)
         monkeypatch.setattr(StagedShard, "publish", lambda shard: shard.path.write_bytes(b"not what was staged"))
         put(store, "e", 2)
         with pytest.raises(CorruptTensorError):

@@ -770,7 +770,7 @@ def test_a_bank_made_meanwhile_by_another_is_not_written_to(
         ({"tokens": 0}, "at least 1"),
         ({"heads_kept": "most"}, "above 0"),
         ({"bytes_per_ref": "1 MB"}, "whole number"),
-        ({"instruction": " "}, "must not be empty"),
+        ({"instruction": " "}, "that is not empty"),
     ],
 )
 def test_wrong_configurations_are_refused(values: dict[str, object], message: str) -> None:

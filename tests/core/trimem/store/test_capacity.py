@@ -17,9 +17,12 @@ from sqlalchemy import select
 
 from tests.core.trimem.store.test_metadata import document
 from trimem import Capacity, InvalidInputError
-from trimem.bench.durability import tensors_of
-from trimem.store import upkeep, uses
+from trimem.bench.numbered import tensors_of
+from trimem.store import exporting, uses
+from trimem.store.exporting import export_bank
+from trimem.store.importing import Export, import_bank
 from trimem.store.integrity import verify
+from trimem.store.items import ItemRows, NewItem
 from trimem.store.metadata import MetadataStore
 from trimem.store.schema import SlotRow
 from trimem.store.uses import Uses
@@ -172,8 +175,122 @@ def test_a_text_that_is_more_than_all_is_refused(store: MetadataStore) -> None:
     with pytest.raises(InvalidInputError, match="bytes of tensors"):
         put(store, "2", tensors=True, capacity=Capacity(tensor_bytes=10))
     assert held(store) == ["1"]
-    assert upkeep.tend(store).files == 1, "its file belongs to nothing, and goes when the bank is opened"
+    assert store.strays() == [], "nothing of it is left"
+    assert not list(store.tensors.folder.iterdir())
     assert verify(store).ok
+
+
+def test_what_fails_after_its_tensors_are_published_leaves_no_file(store: MetadataStore) -> None:
+    put(store, "1", tensors=True)
+
+    def fail() -> None:
+        with store.changing() as (_, change):
+            change.leave(["a1-0"])
+            change.share(store.tensors.stage({"a2-0": tensors_of(2)}, {}))
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert store.strays() == []
+    assert store.read("a1-0"), "what was there is there"
+    assert verify(store).ok
+
+
+# Items and imports
+
+
+def put_item(store: MetadataStore, key: str, slots: int = 1) -> None:
+    told, cut = document(f"a{key}", *(f"item{key}x{i}" for i in range(slots)))
+    ItemRows(store).write([NewItem(("a",), told, cut, None)], [])
+
+
+def test_items_neither_count_nor_make_room(store: MetadataStore) -> None:
+    most = Capacity(slots=2, policy="lru")
+    put_item(store, "bare", slots=0)
+    for key in "xyz":
+        put_item(store, key)
+    for key in "12":
+        assert put(store, key, capacity=most) == [], "items are no texts"
+    assert put(store, "3", capacity=most) == ["a1-0"]
+    assert store.erase_excess(Capacity(slots=1, policy="lru"))[0].slots == ("a2-0",)
+    assert held(store) == ["x", "y", "z", "3"], "and what was put under a key stays until somebody takes it away"
+    assert len(ItemRows(store).newest(("a",), None, 9, 0)) == 4
+    put(store, "x", slots=1, capacity=most)
+    assert put(store, "4", capacity=most) == ["a3-0"], "what is remembered under an item's key is a text"
+
+
+def test_tensors_of_items_do_not_count(store: MetadataStore) -> None:
+    put(store, "1", tensors=True)
+    size = store.stats(None).tensor_bytes
+    put_item(store, "x")
+    store.set_tensors([store.tensors.stage({"ax-0": tensors_of(4)}, {})])
+    for per in ("bank", "tenant"):
+        most = Capacity(tensor_bytes=size * 5 // 2, policy="lru", per=per)
+        assert store.erase_excess(most) == []
+    assert put(store, "2", tensors=True, capacity=most) == []
+    assert put(store, "3", tensors=True, capacity=most) == ["a1-0"]
+
+
+def import_into(store: MetadataStore, file: Path, capacity: Capacity | None) -> list[str]:
+    with Export(file) as export:
+        return import_bank(store, export, progress=False, capacity=capacity)[1]
+
+
+def test_an_import_makes_room_at_once(store: MetadataStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exporting, "GROUP_SLOTS", 2)
+    for key in "123":
+        put(store, key, tensors=True)
+    put_item(store, "x")
+    export_bank(store, tmp_path / "three.zip", None)
+    (tmp_path / "other").mkdir()
+    other = opened(tmp_path / "other", Clock())
+    try:
+        most = Capacity(slots=3, policy="lru")
+        for key in "45":
+            put(other, key, tensors=True, capacity=most)
+        gone = import_into(other, tmp_path / "three.zip", most)
+        assert gone == ["a4-0", "a5-0"]
+        assert sorted(held(other)) == ["1", "2", "3", "x"]
+        receipts = other.receipts(("a",))
+        assert [(one.reason, one.slots) for one in receipts] == [("evicted", ("a4-0",)), ("evicted", ("a5-0",))]
+        files = b"".join(file.read_bytes() for file in other.path.parent.rglob("*") if file.is_file())
+        assert (files.count(b"secret4x"), files.count(b"secret1x") > 0) == (0, True)
+        smaller = Capacity(slots=1, policy="lru")
+        assert import_into(other, tmp_path / "three.zip", smaller) == [], "which stores nothing new"
+        other.delete(("a",), ["a1"], None)
+        import_into(other, tmp_path / "three.zip", smaller)
+        assert sorted(held(other)) == ["3", "x"], "the last that came in"
+        assert verify(other).ok
+    finally:
+        other.close()
+
+
+def test_an_import_makes_room_in_each_tenant(store: MetadataStore, tmp_path: Path) -> None:
+    for path in "ab":
+        for key in "123":
+            put(store, key, path=path)
+    export_bank(store, tmp_path / "both.zip", None)
+    (tmp_path / "other").mkdir()
+    other = opened(tmp_path / "other", Clock())
+    try:
+        import_into(other, tmp_path / "both.zip", Capacity(slots=2, policy="lru", per="tenant"))
+        assert (held(other, "a"), held(other, "b")) == (["2", "3"], ["2", "3"])
+        assert [one.slots for path in "ab" for one in other.receipts((path,))] == [("a1-0",), ("b1-0",)]
+    finally:
+        other.close()
+
+
+def test_a_text_that_is_more_than_all_is_not_imported(store: MetadataStore, tmp_path: Path) -> None:
+    put(store, "1", slots=3, tensors=True)
+    export_bank(store, tmp_path / "long.zip", None)
+    (tmp_path / "other").mkdir()
+    other = opened(tmp_path / "other", Clock())
+    try:
+        with pytest.raises(InvalidInputError, match="one text of 3 slots"):
+            import_into(other, tmp_path / "long.zip", Capacity(slots=2))
+        assert (held(other), other.strays()) == ([], [])
+    finally:
+        other.close()
 
 
 def test_room_for_several_may_be_made_at_once(store: MetadataStore) -> None:
@@ -182,6 +299,11 @@ def test_room_for_several_may_be_made_at_once(store: MetadataStore) -> None:
         put(store, str(key), capacity=most)
     assert put(store, "8", capacity=most) == ["a0-0", "a1-0", "a2-0"]
     assert put(store, "9", capacity=most) == put(store, "10", capacity=most) == []
+    both = [document("anew", "one"), document("anewer", "two")]
+    assert store.put(("a",), both, capacity=Capacity(slots=2, spare=9)) == [f"a{key}-0" for key in range(3, 11)]
+    assert store.ids(("a",), None) == ["anew-0", "anewer-0"], (
+        "there is room to spare, but not at the cost of what is new"
+    )
 
 
 @pytest.mark.parametrize(
@@ -270,6 +392,36 @@ def test_who_reads_does_not_wait_for_a_writer(store: MetadataStore) -> None:
     writer.close()
     assert counts.write()
     assert counted(store)["a1-0"][0] == 2, "what could not be written is kept"
+
+
+def test_what_is_read_while_counts_cannot_be_written_is_kept(
+    store: MetadataStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(store, "1")
+    counts = Uses(store, lambda: 4.0)
+
+    def busy(_: object) -> None:
+        counts.note(["a1-0"])
+        raise sqlite3.OperationalError("database is locked")
+
+    counts.note(["a1-0"])
+    with monkeypatch.context() as held_up:
+        held_up.setattr(counts, "_add", busy)
+        assert not counts.write()
+    assert counts.write()
+    assert counted(store)["a1-0"][0] == 2
+
+
+def test_a_clock_behind_does_not_make_a_slot_look_unused(store: MetadataStore) -> None:
+    put(store, "1")
+    read(store, "1")
+    latest = counted(store)["a1-0"][1]
+    other = MetadataStore(store.path, lambda: START - timedelta(days=1))
+    try:
+        read(other, "1")
+    finally:
+        other.close()
+    assert counted(store)["a1-0"] == (2, latest)
 
 
 def test_counts_are_written_every_so_often(store: MetadataStore, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:

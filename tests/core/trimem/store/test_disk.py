@@ -5,20 +5,27 @@ from __future__ import annotations
 import os
 import resource
 import shutil
+import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select, update
 
-from trimem import BankBusyError, CorruptDatabaseError, DiskError
-from trimem.bench.durability import compare, open_store, put, slot_id
+from tests.core.trimem.store.test_metadata import document
+from trimem import BankBusyError, Capacity, CorruptDatabaseError, DiskError
+from trimem.bench.numbered import compare, open_store, put, slot_id
+from trimem.store import upkeep
 from trimem.store.integrity import verify
-from trimem.store.metadata import MetadataStore
+from trimem.store.items import ItemRows, NewItem
+from trimem.store.metadata import Document, MetadataStore
+from trimem.store.schema import ErasureRow
 
 A = ("a",)
 
@@ -125,7 +132,7 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
         "import os, sys\n"
         "from pathlib import Path\n"
         "from trimem import DiskError\n"
-        "from trimem.bench.durability import open_store, put\n"
+        "from trimem.bench.numbered import open_store, put\n"
         "if os.geteuid() == 0: os.setuid(65534)\n"
         "try:\n"
         "    put(open_store(Path(sys.argv[1])), 'd', 1)\n"
@@ -176,6 +183,56 @@ def test_a_reader_that_never_ends_is_said_when_something_is_forgotten(
     with open_again(store):
         pass
     assert b"secret00000001x" not in b"".join(file.read_bytes() for file in store.path.parent.rglob("*.*"))
+
+
+def bare(store: MetadataStore, key: str, size: int) -> None:
+    """Store a document that is found by its key alone."""
+    store.put(A, [(Document(key, "x" * size, {}), [])])
+
+
+def test_no_room_to_write_the_database_anew_is_said_as_it_is(store: MetadataStore) -> None:
+    """The rows are gone when that fails: nothing is to be called again, and nothing comes back."""
+    bare(store, "long", 600_000)
+    upkeep.compact(store)  # out of the log
+    with files_at_most(300_000), pytest.raises(DiskError, match=r"gone from its rows.*Make room") as error:
+        store.delete(A, ["d"], None)
+    assert "Nothing of this call" not in str(error.value)
+    assert store.ids(A, None) == []
+    assert [receipt.slots for receipt in store.receipts(A)] == [(slot_id(A, "d", 1),)]
+    with files_at_most(300_000):
+        upkeep.tend(store)  # a full disk keeps nobody from opening the bank
+        assert [one.key for one in store.texts(A, ["long"])] == ["long"]
+    upkeep.tend(store)
+    with store.session() as session:
+        assert session.scalars(select(ErasureRow.finished)).all() == [True]
+    assert b"secret00000001x" not in b"".join(file.read_bytes() for file in store.path.parent.rglob("*.*"))
+
+
+def test_who_makes_room_does_not_wait_for_a_reader(store: MetadataStore) -> None:
+    with open_again(store) as other, other.session() as reading:
+        reading.connection().exec_driver_sql("SELECT * FROM document").fetchone()
+        began = time.perf_counter()
+        text = document("e", "room")
+        assert store.put(A, [text], capacity=Capacity(slots=1)) == [slot_id(A, "d", 1)]
+        ItemRows(store).write([NewItem(A, Document("i", "", {"n": 1}), [], None)], [])
+        upkeep.tend(store)
+        assert time.perf_counter() - began < 10, "as long as one waits for a reader who is to let go"
+    upkeep.tend(store)
+    assert b"secret00000001x" not in b"".join(file.read_bytes() for file in store.path.parent.rglob("*.*"))
+
+
+def test_who_opens_a_bank_does_not_wait_for_a_writer(store: MetadataStore) -> None:
+    """What was to be overwritten is left to the next time."""
+    store.put(A, [document("e", "room")], capacity=Capacity(slots=1))
+    with open_again(store) as other, closing(sqlite3.connect(store.path, isolation_level=None)) as writing:
+        with other.changing() as (session, _):
+            session.execute(update(ErasureRow).values(finished=False))
+        writing.execute("BEGIN IMMEDIATE")
+        began = time.perf_counter()
+        upkeep.tend(other)
+        assert time.perf_counter() - began < 10
+        writing.execute("ROLLBACK")
+        assert other.ids(A, None) == ["e-0"]
 
 
 def test_a_clock_that_is_set_back_changes_nothing(tmp_path: Path) -> None:

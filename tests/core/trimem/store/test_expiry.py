@@ -11,8 +11,11 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import aliased
 
-from trimem.bench.durability import tensors_of
+from trimem.bench.numbered import tensors_of
+from trimem.store.exporting import export_bank
+from trimem.store.importing import Export
 from trimem.store.integrity import verify
+from trimem.store.items import ItemRows, NewItem
 from trimem.store.metadata import Document, MetadataStore, NewSlot
 from trimem.store.schema import DocumentRow, SlotRow
 from trimem.store.search import HybridSearch
@@ -194,3 +197,34 @@ def test_trust_is_a_filter_before_the_choice_of_the_best(store: MetadataStore) -
         assert trusted not in found(search, query, "d0", 40, 0.2)
         assert found(search, query, "d0", 2, 0.7) == [trusted, trusted.replace("-0", "-1")]
         assert found(search, query, "d0", 2, 0.71) == []
+
+
+def put_item(store: MetadataStore, key: str, ttl: timedelta) -> None:
+    """Store an item that is found by its key alone."""
+    ItemRows(store).write([NewItem(("a",), Document(key, "", {"key": key}), [], ttl)], [])
+
+
+def test_items_that_say_nothing_expire_for_everybody_who_reads(store: MetadataStore, clock: Clock) -> None:
+    put_item(store, "i1", DAY)
+    put_item(store, "i2", 2 * DAY)
+    assert [one.key for one in store.texts(("a",), ["i1", "i2"])] == ["i1", "i2"]
+    clock.now = START + DAY
+    assert [one.key for one in store.texts(("a",), ["i1", "i2"])] == ["i2"]
+    assert (store.stats(None).documents, store.documents(("a",), ["i1"])) == (1, {})
+    export_bank(store, store.path.parent / "export.zip", None)
+    with Export(store.path.parent / "export.zip") as export:
+        assert [row.key for row, *_ in export.group(1).documents] == ["i2"]
+    assert verify(store).documents == 2, "until it is erased"
+
+
+def test_a_new_time_is_that_of_the_item_too(store: MetadataStore, clock: Clock) -> None:
+    vector = np.ones(DIM, np.float32) / DIM**0.5
+    slot = NewSlot("i1-0", "pump", 0, 4, 1, 1, vector)
+    ItemRows(store).write([NewItem(("a",), Document("i1", "pump", {"n": 1}), [slot], DAY)], [])
+    assert store.update(("a",), ["i1"], {}, {"expires_at": START + 3 * DAY}) == ["i1"]
+    clock.now = START + 2 * DAY
+    assert [item.expires_at for item in ItemRows(store).newest(("a",), None, 9, 0)] == [START + 3 * DAY]
+    clock.now = START + 3 * DAY
+    assert ItemRows(store).newest(("a",), None, 9, 0) == []
+    assert [receipt.documents for receipt in store.erase_expired()] == [1]
+    assert verify(store).ok

@@ -6,6 +6,7 @@ import hashlib
 import json
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
@@ -13,7 +14,8 @@ from typing import Any
 
 import pytest
 import torch
-from sqlalchemy import inspect, select
+from safetensors.torch import load, save
+from sqlalchemy import inspect, select, text
 
 from trimem import (
     BankNotFoundError,
@@ -25,7 +27,7 @@ from trimem import (
     InvalidInputError,
     SchemaVersionError,
 )
-from trimem.bench.durability import open_store, put, slot_id
+from trimem.bench.numbered import open_store, put, slot_id
 from trimem.reports import ImportReport
 from trimem.store import exporting, lines
 from trimem.store.archive import SUMS, ArchiveWriter
@@ -33,7 +35,7 @@ from trimem.store.exporting import MANIFEST, RECEIPTS, export_bank
 from trimem.store.importing import Export, import_bank
 from trimem.store.integrity import verify
 from trimem.store.metadata import MetadataStore
-from trimem.store.schema import BankRow, DocumentRow, ErasureRow, ItemRow, ShardRow, SlotRow
+from trimem.store.schema import BankRow, Base, DocumentRow, ErasureRow, ItemRow, ShardRow, SlotRow
 
 A, B = ("a",), ("a", "b")
 MOMENT = datetime(2999, 5, 6, 7, 8, 9, 123456, tzinfo=UTC)
@@ -196,8 +198,14 @@ def test_all_that_is_stored_moves_bit_by_bit(store: MetadataStore, file: Path, t
     assert (again.added, again.replaced, again.unchanged, again.slots, again.receipts) == (0, 0, 8, 0, 0)
 
 
-def test_no_column_is_forgotten() -> None:
-    """Whoever adds a column says in the lines how it moves, or here why it need not."""
+def test_no_column_is_forgotten(store: MetadataStore) -> None:
+    """Whoever adds a table or column says in the lines how it moves, or here why it need not."""
+    stay = {
+        "change": "what is held in memory follows by it; the importing bank notes its own",
+        "alembic_version": "the schema's, which the importing trimem brings its own bank to",
+        "slot_text": "the full-text index, built by triggers as slots come in",
+        "sqlite_sequence": "SQLite's own, of the ids of changes",
+    }
     derived = {
         DocumentRow: {"id", "checksum"},
         SlotRow: {"id", "document_id", "namespace", "scope", "vector", "sentences", "checksum"}
@@ -217,6 +225,26 @@ def test_no_column_is_forgotten() -> None:
     }
     for table, known in derived.items():
         assert set(columns(table)) == known | names[table], table
+    moved = {str(inspect(table).local_table) for table in derived}
+    assert moved | {"change"} == set(Base.metadata.tables)
+    with store.session() as session:
+        made = set(session.scalars(text("SELECT name FROM sqlite_master WHERE type = 'table'")))
+    shadows = {name for name in made if name.startswith("slot_text_")}
+    assert made - shadows == moved | stay.keys(), "all that the migrations make"
+
+
+def test_exports_of_before_there_were_items_come_in(file: Path, tmp_path: Path) -> None:
+    def without(entries: dict[str, bytes]) -> None:
+        name = "documents/000001.jsonl"
+        told = [json.loads(line) for line in entries[name].splitlines()]
+        for each in told:
+            del each["item"]
+            for slot in each["slots"]:
+                del slot["warmth"]
+        kept = [each for each in told if each["slots"]]
+        entries[name] = b"".join(json.dumps(each).encode() + b"\n" for each in kept)
+
+    assert taken_in(edited(file, without), tmp_path / "other").added == 7
 
 
 def test_large_banks_go_in_groups_and_parts(
@@ -357,6 +385,62 @@ def test_nothing_of_a_group_that_is_wrong_is_stored(file: Path, tmp_path: Path) 
     other.close()
 
 
+def test_receipts_are_read_before_anything_is_stored(file: Path, tmp_path: Path) -> None:
+    with pytest.raises(CorruptExportError, match="receipts"):
+        taken_in(edited(file, lambda entries: entries.update({RECEIPTS: b"{}\n"})), tmp_path / "other")
+    with closing(MetadataStore(tmp_path / "other" / "bank.sqlite")) as other:
+        assert (other.origin(), other.stats(None).documents, other.shard_names()) == (None, 0, set())
+
+
+def vectors(change: Callable[[dict[str, torch.Tensor]], object]) -> Edit:
+    """Change the vectors of the first group."""
+
+    def edit(entries: dict[str, bytes]) -> None:
+        name = "documents/000001.vectors.safetensors"
+        held = load(entries[name])
+        change(held)
+        entries[name] = save(held)
+
+    return edit
+
+
+def number(name: str, kind: torch.dtype, value: float) -> Edit:
+    """Change the first number of vectors, or of those of sentences."""
+    return vectors(lambda held: held[name][:4].view(kind)[:1].fill_(value))
+
+
+def shorter(name: str, size: int) -> Edit:
+    """Leave so many bytes of each vector, or of those of sentences, that there is."""
+
+    def cut(held: dict[str, torch.Tensor]) -> None:
+        parts = held[name].split(held[f"{name}_bytes"].tolist())
+        held[name] = torch.cat([part[:size] for part in parts])
+        held[f"{name}_bytes"] = held[f"{name}_bytes"].clamp_max(size)
+
+    return vectors(cut)
+
+
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        *((number("vector", torch.float32, value), "too large") for value in (1e30, -1e7, float("nan"), float("inf"))),
+        *((number("sentences", torch.float16, value), "too large") for value in (float("nan"), float("-inf"))),
+        (shorter("sentences", 46), "of another length"),
+        (shorter("vector", 16), "not of 32 bytes each"),
+        (vectors(lambda held: held.update(vector=held["vector"][:-1])), "other lengths"),
+        (vectors(lambda held: held.update(vector=held["vector"].view(torch.int8))), "no vector for each"),
+        (vectors(lambda held: held.pop("sentences")), "sentences"),
+    ],
+)
+def test_vectors_that_search_cannot_use_are_refused(edit: Edit, said: str, file: Path, tmp_path: Path) -> None:
+    with closing(open_store(tmp_path / "other")) as other:
+        put(other, "mine", 1)
+        before = rows(other)
+        with pytest.raises(CorruptExportError, match=said):
+            taken_in(edited(file, edit), tmp_path / "other")
+        assert rows(other) == before
+
+
 def test_bombs_and_other_files_are_refused(file: Path, tmp_path: Path) -> None:
     text = tmp_path / "text.zip"
     text.write_text("no zip")
@@ -436,6 +520,11 @@ def test_damage_does_not_leave_the_bank(store: MetadataStore, tmp_path: Path) ->
     with store.changing() as (session, _):
         session.connection().exec_driver_sql("UPDATE slot SET trust = 0.5 WHERE slot_id = ?", (slot_id(B, "d1", 1),))
     with pytest.raises(CorruptDatabaseError, match="trimem repair"):
+        export_bank(store, file, None)
+    with store.changing() as (session, _):
+        session.connection().exec_driver_sql("UPDATE slot SET trust = 0.1 WHERE slot_id = ?", (slot_id(B, "d1", 1),))
+        session.connection().exec_driver_sql("UPDATE item SET ttl = 9.0 WHERE ttl IS NOT NULL")
+    with pytest.raises(CorruptDatabaseError, match="a/b/i2 is damaged"):
         export_bank(store, file, None)
     assert file.read_text() == "old"
     assert not list(tmp_path.glob("*.tmp"))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from trimem.bench.durability import compare, open_store, put, slot_id, tensors_of
+from trimem.bench.numbered import compare, open_store, put, slot_id, tensors_of
 from trimem.store import shards, upkeep
 from trimem.store.integrity import verify
 from trimem.store.metadata import Document, MetadataStore

@@ -17,6 +17,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from typer.testing import CliRunner
 
 from tests.contracts.bank import BOAT, CAKE, PUMP, BankContract
 from trimem import (
@@ -29,6 +30,7 @@ from trimem import (
     TransitBank,
     TransitConfig,
 )
+from trimem.cli import app
 from trimem.text.encoders import Encoder
 from trimem.transit.idrp import Idrp
 from trimem.transit.policies import POLICIES
@@ -292,6 +294,30 @@ def test_tenants_share_the_slots_or_have_their_own(tmp_path: Path) -> None:
             gone = [slot for receipt in bank.receipts(namespace="a") for slot in receipt.slots]
             assert len(gone) == 2 - len(left), "a receipt is its tenant's"
             assert all(receipt.reason == "evicted" for receipt in bank.receipts(namespace="b"))
+
+
+@pytest.mark.parametrize("by_command", [False, True])
+def test_an_import_takes_no_more_slots_than_there_are(by_command: bool, tmp_path: Path) -> None:
+    def opened(name: str) -> TransitBank:
+        return TransitBank.open(tmp_path / name, slots=3, codec=CODEC, encoder=Letters(), policy="lru", clock=Clock())
+
+    file = tmp_path / "texts.zip"
+    with opened("one") as bank:
+        bank.remember(["1", "2", "3"], namespace="a")
+        bank.export(file)
+    with opened("other") as bank:
+        bank.remember(["4", "5"], namespace="a")
+        if by_command:
+            result = CliRunner().invoke(app, ["import", str(file), "--bank", str(bank.folder)])
+            assert result.exit_code == 0, result.output
+        else:
+            assert bank.import_from(file).added == 3
+        assert held(bank) == {"1", "2", "3"}
+        assert [(one.reason, len(one.slots)) for one in bank.receipts(namespace="a")] == [("evicted", 2)]
+        assert {hit.text for hit in bank.recall("1", 9, namespace="a")} == {"1", "2", "3"}
+    with TransitBank.open(tmp_path / "new", encoder=Letters()) as bank:
+        assert bank.import_from(file).added == 3, "which is made as the export says"
+        assert bank.capacity.slots == 3
 
 
 def test_what_made_room_is_gone_from_the_disk(small: Open, tmp_path: Path) -> None:
