@@ -17,9 +17,9 @@ from trimem.store.metadata import Document, MetadataStore
 from trimem.types import Namespace
 
 if TYPE_CHECKING:
-    from trimem.banks.slot_bank import SlotBank
+    from trimem.banks.folder_bank import FolderBank
 
-B = TypeVar("B", bound="SlotBank")
+B = TypeVar("B", bound="FolderBank")
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trimem.banks.slot_bank import DATABASE
+from trimem.banks.folder import DATABASE
 from trimem.bench.environment import environment
 from trimem.bench.systems import LocalSystem, Setting
 from trimem.bench.trials import LEAD

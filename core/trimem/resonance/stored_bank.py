@@ -241,7 +241,7 @@ class StoredBank(SlotBank):
             self._store.set_tensors(staged)
 
     def verify(self) -> IntegrityReport:
-        """Compare every file and row with its checksum; see :meth:`SlotBank.verify`.
+        """Compare every file and row with its checksum; see :meth:`FolderBank.verify`.
 
         A trajectory that is lost and cannot be made again, since no text of it is kept, is named, too.
         """

@@ -298,7 +298,7 @@ class StoredBank(SlotBank):
     # Upkeep
 
     def repair(self, *, progress: bool | None = None) -> RepairReport:
-        """Make again what is damaged and can be made again; see :meth:`SlotBank.repair`.
+        """Make again what is damaged and can be made again; see :meth:`FolderBank.repair`.
 
         Codes are made again from texts. Where the codec itself is damaged and neither trimem's own, it must be given
         when the bank is opened.

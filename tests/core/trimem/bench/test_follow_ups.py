@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from trimem import ExplicitBank, LanguageModel
-from trimem.banks.slot_bank import DATABASE
+from trimem.banks.folder import DATABASE
 from trimem.bench import follow_ups as module
 from trimem.bench.follow_ups import KINDS, NAMESPACE, QUERIES, _pages, _row, _wordy, follow_ups, run
 from trimem.checks import check_history
