@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from trimem.checks import real
 from trimem.errors import InvalidInputError, TrimemError
 from trimem.reports import Unreadable
 
@@ -54,6 +55,15 @@ def duration(told: str | None) -> timedelta | None:
         return timedelta(**{names[found[2]]: int(found[1])})
     except OverflowError as error:
         raise InvalidInputError(f"{told!r} is longer than anything is held") from error
+
+
+def as_bytes(megabytes: float) -> int:
+    """Return the bytes of so many megabytes.
+
+    Raises:
+        InvalidInputError: It is no number above 0 and up to a million.
+    """
+    return int(1e6 * real(megabytes, "--max-mb", 0, 1e6))
 
 
 def errors_said(command: Callable[P, R]) -> Callable[P, R]:

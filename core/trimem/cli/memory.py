@@ -23,6 +23,7 @@ from trimem.console import (
     MinTrustOption,
     ModelOption,
     NamespaceOption,
+    as_bytes,
     duration,
     err,
     errors_said,
@@ -63,7 +64,7 @@ def remember(
 
     path = as_namespace(namespace.split("/"))
     held = duration(ttl)
-    files = list(read_paths(paths, max_bytes=int(max_mb * 1e6)))
+    files = list(read_paths(paths, max_bytes=as_bytes(max_mb)))
     texts = [file for file in files if isinstance(file, SourceText)]
     unread = [file for file in files if not isinstance(file, SourceText)]
     with open_bank(bank, model, create=True, mechanism=mechanism, max_slots=max_slots) as opened:

@@ -16,6 +16,7 @@ from trimem.console import (
     LargestOption,
     ModelOption,
     NamespaceOption,
+    as_bytes,
     errors_said,
     out,
     print_json,
@@ -44,7 +45,7 @@ def sync(
         raise InvalidInputError(f"there is no folder {folder}")
     quiet()
     with ExplicitBank.open(bank, model=model) as opened:
-        report = opened.sync(folder, namespace=namespace.split("/"), max_bytes=int(max_mb * 1e6))
+        report = opened.sync(folder, namespace=namespace.split("/"), max_bytes=as_bytes(max_mb))
     if as_json:
         print_json(asdict(report))
     else:

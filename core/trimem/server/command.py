@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from trimem.console import BankOption, ModelOption, err, errors_said, quiet
+from trimem.console import BankOption, ModelOption, as_bytes, err, errors_said, quiet
 from trimem.errors import InvalidInputError, MissingDependencyError
 
 
@@ -58,7 +58,7 @@ def serve(
     from trimem.explicit.bank import ExplicitBank
 
     quiet()
-    config = ServerConfig(k, read, max_new_tokens, waiting, int(max_mb * 1e6), name)
+    config = ServerConfig(k, read, max_new_tokens, waiting, as_bytes(max_mb), name)
     opened_by = None if keys is None else Keys.read(keys)
     with ExplicitBank.open(bank, model=model) as opened:
         path = None if namespace is None else namespace.split("/")

@@ -408,6 +408,14 @@ def test_files_whose_names_no_system_takes(filled: ExplicitBank) -> None:
         assert "Error" in result.output
 
 
+@pytest.mark.parametrize("megabytes", ["nan", "inf", "1e300", "0", "-1"])
+def test_sizes_that_are_none(filled: ExplicitBank, megabytes: str) -> None:
+    folder, mine = str(filled.folder.parent), ["--bank", str(filled.folder), "--namespace", "a"]
+    for words in (["remember", folder], ["sync", folder], ["serve"]):
+        result = CliRunner().invoke(app, [*words, *mine, "--max-mb", megabytes])
+        assert (result.exit_code, "--max-mb" in result.output) == (1, True)
+
+
 def test_models_that_are_none(filled: ExplicitBank) -> None:
     with pytest.raises(InvalidInputError, match="model must be"), filled.attach("llama", hits=[]):  # type: ignore[arg-type]
         pass
