@@ -63,10 +63,19 @@ def having(where: Where | None) -> list[ColumnElement[bool]]:
     Raises:
         InvalidInputError: It is no filter, or larger than SQLite can read.
     """
+    check_filter(where)
+    return _conditions(where or {}, "$")
+
+
+def check_filter(where: Where | None) -> None:
+    """Raise if what is given is no filter at all, or larger than SQLite can read; what stands in it is not looked at.
+
+    Raises:
+        InvalidInputError: So it is.
+    """
     if where is not None and not isinstance(where, Mapping):
         raise InvalidInputError(f"a filter is a mapping of metadata keys to values, or None, got {shown(where)}")
     check_nesting(where, "a filter", DEEPEST, MOST)
-    return _conditions(where or {}, "$")
 
 
 def _conditions(where: Where, above: str) -> list[ColumnElement[bool]]:

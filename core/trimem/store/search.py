@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from trimem.store.following import FollowedVectors
 from trimem.store.fusion import Floats, QueryWords, Sides, Weights, alike, best_sentences, fuse, scores
 from trimem.store.reader import Candidate, SearchReader
-from trimem.store.scope import Where, format_path
+from trimem.store.scope import Where, check_filter, format_path
 from trimem.store.vectors import SlotVectors
 from trimem.store.words import WordSearch, rarity, words
 from trimem.types import Hit, Namespace, SlotId
@@ -88,7 +88,9 @@ class HybridSearch:
 
         Raises:
             FingerprintMismatch: The vector is of another dimension than the bank's.
+            InvalidInputError: The filter is none.
         """
+        check_filter(where)
         terms = words(query)
         for left in reversed(range(ATTEMPTS)):
             held = self._vectors.current()
