@@ -17,14 +17,11 @@ from llama_index_trimem._messages import asked, beyond, remembered, with_notes
 from trimem.bank import Bank
 from trimem.banks.items import Items, NewItem
 from trimem.banks.slot_bank import SlotBank
-from trimem.checks import as_namespace
+from trimem.checks import MOST_HITS, as_namespace
 from trimem.errors import InvalidInputError
 from trimem.reports import ErasureReceipt
 from trimem.text.quoting import HEADER, quoted
 from trimem.types import Namespace
-
-EVERYTHING = 2**31
-"""More messages than a session has."""
 
 
 class TrimemMemoryBlock(BaseMemoryBlock[str]):
@@ -166,7 +163,7 @@ class TrimemMemory(BaseMemory):
         return with_notes(newest, self.bank.recall(query, self.k, namespace=namespace, where=beyond(newest)))
 
     def get_all(self) -> list[ChatMessage]:
-        found = self._items.search(limit=EVERYTHING)
+        found = self._items.search(limit=MOST_HITS)
         return [ChatMessage.model_validate(item.value["chat"]) for item in reversed(found)]
 
     def put(self, message: ChatMessage) -> None:
