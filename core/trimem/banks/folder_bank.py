@@ -214,17 +214,14 @@ class FolderBank(Bank):
             progress: Whether to show a bar; None shows it where there is a terminal or a notebook.
 
         Raises:
-            InvalidInputError: ``file`` is no path.
+            InvalidInputError: ``file`` is no path, or names no file.
             BankNotFoundError: Nothing was ever remembered.
             CorruptDatabaseError: A row is not what was written.
             CorruptTensorError: Tensors are not what was written.
             DiskError: The file cannot be written.
         """
         path = None if namespace is None else as_namespace(namespace)
-        target = as_path(file, "file")
-        if not target.name:
-            raise InvalidInputError(f"file must name the file to write, got {str(target)!r}, which is a folder")
-        return export_bank(self._store, target, path, progress)
+        return export_bank(self._store, as_path(file, "file"), path, progress)
 
     def import_from(self, file: str | Path, *, progress: bool | None = None) -> ImportReport:
         """Store what :meth:`export` wrote, bit by bit; what is there already is left alone. O(bytes); needs no model.

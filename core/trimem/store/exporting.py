@@ -18,7 +18,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import selectinload, undefer
 from torch import Tensor
 
-from trimem.errors import BankNotFoundError, CorruptDatabaseError
+from trimem.errors import BankNotFoundError, CorruptDatabaseError, InvalidInputError
 from trimem.progress import track
 from trimem.reports import ExportReport
 from trimem.store.archive import ArchiveWriter, writing_archive
@@ -63,7 +63,10 @@ def export_bank(
         CorruptDatabaseError: A row is not what was written.
         CorruptTensorError: Tensors are not what was written.
         DiskError: The file cannot be written.
+        InvalidInputError: The path names no file.
     """
+    if not path.name:
+        raise InvalidInputError(f"file must name the file to write, got {str(path)!r}, which is a folder")
     bank = store.origin() or _of_keys_alone(store)
     if bank.checksum != bank.digest():
         raise CorruptDatabaseError(f"what the bank in {store.path.parent} was made with is damaged: run trimem verify")

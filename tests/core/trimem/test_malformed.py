@@ -402,7 +402,7 @@ def test_files_whose_names_no_system_takes(filled: ExplicitBank) -> None:
     with pytest.raises(InvalidInputError):
         load_model(f"{name}.gguf")
     mine = ["--bank", bank, "--namespace", "a"]
-    for words in (["remember", name, *mine], ["sync", name, *mine], ["import", name, *mine[:2]]):
+    for words in (["remember", name, *mine], ["sync", name, *mine], ["import", name, *mine[:2]], ["export", "", *mine]):
         result = CliRunner().invoke(app, words)
         assert result.exit_code == 1
         assert "Error" in result.output
