@@ -503,7 +503,10 @@ def test_what_was_said_is_asked_about_and_looked_after(docs: Path, bank: str, mo
     for option in (("--explain",), ("--read", "mixed")):
         assert "of explicit memory" in trimem("ask", *told, *option, code=1).stderr
     looked_after(bank, tmp_path)
-    assert "no language model makes a bank of resonance memory" in trimem("recompile", "--bank", bank, "--model", "x", code=1).stderr
+    assert (
+        "no language model makes a bank of resonance memory"
+        in trimem("recompile", "--bank", bank, "--model", "x", code=1).stderr
+    )
 
 
 def test_slots_of_a_fixed_number(docs: Path, bank: str, model: str, tmp_path: Path) -> None:
