@@ -19,7 +19,7 @@ from sqlalchemy import Select, bindparam, column, func, select, table
 from sqlalchemy.orm import Session
 
 from trimem.store.expiry import hides
-from trimem.store.schema import SEARCH_TABLE, SlotRow
+from trimem.store.schema import SEARCH_TABLE, ChangeRow, SlotRow
 from trimem.store.scope import Where, in_scope, scope_word
 from trimem.types import Namespace
 
@@ -42,11 +42,13 @@ FUNCTION_WORDS = frozenset(_FUNCTION_WORDS.split())
 
 _WIDER = 8  # how many times more, where a filter leaves too few
 _KEPT = 100_000  # words of namespaces whose number of slots is remembered
-_STALE = 1.25  # growth of the namespace from which on it is counted again
+_LARGE = 20_000  # slots of a namespace from which on counting takes long enough to be put off
+_STALE = 1.25  # growth of such a namespace from which on it is counted again
 _WORD = re.compile(r"\w+")
 
 _INDEX = table(SEARCH_TABLE, column("rowid"), column(SEARCH_TABLE))
 _MATCHES = _INDEX.c[SEARCH_TABLE].op("MATCH", is_comparison=True)(bindparam("match"))
+_NEWEST = select(func.max(ChangeRow.id))
 _COUNT = select(func.count()).select_from(_INDEX).where(_MATCHES)
 
 
@@ -63,7 +65,8 @@ class WordSearch:
     def __init__(self, scored: int = SCORED) -> None:
         self._scored = scored
         self._lock = Lock()
-        self._counts: OrderedDict[tuple[Namespace, str], tuple[int, int]] = OrderedDict()  # with the word, in all
+        # Slots with the word, slots in all, and the change after which they were counted.
+        self._counts: OrderedDict[tuple[Namespace, str], tuple[int, int, int]] = OrderedDict()
 
     def best(
         self,
@@ -109,14 +112,15 @@ class WordSearch:
         return sorted(score, key=lambda row: (-score[row], -row))[:limit]
 
     def counts(self, session: Session, terms: Sequence[str], namespace: Namespace, slots: int) -> dict[str, int]:
-        """Return in how many slots of a namespace each word stands, as of when the namespace was about as large."""
+        """Return in how many slots of a namespace each word stands; in a large one, as of a while ago."""
+        moment = session.scalars(_NEWEST).one() or 0
         found: dict[str, int] = {}
         for word in terms:
             with self._lock:
                 known = self._counts.get((namespace, word))
-            if known is None or not slots <= known[1] * _STALE:
+            if known is None or not (known[2] == moment or _LARGE < slots <= known[1] * _STALE):
                 count = session.scalars(_COUNT, {"match": _match(word, namespace)}).one()
-                known = count, max(slots, 1)
+                known = count, max(slots, 1), moment
                 with self._lock:
                     self._counts[namespace, word] = known
                     while len(self._counts) > _KEPT:

@@ -220,6 +220,21 @@ def test_what_other_tenants_store_changes_no_hit_and_no_score(store: MetadataSto
     assert hits() == before
 
 
+def test_who_asked_before_is_told_the_same_as_who_did_not(store: MetadataStore, search: HybridSearch) -> None:
+    """How rare a word is, is as it is now, not as when it was first asked for."""
+
+    def hits(one: HybridSearch) -> list[tuple[str, float]]:
+        return [(hit.id, hit.score) for hit in one("pump boat", vector_of("pump boat"), 9, ("a",), None)]
+
+    for i, text in enumerate(("the pump", "the boat", "a garden", "a cake", "the boat again", "one boat more")):
+        store.put(("a",), [document(f"d{i}", [text])])
+        late = HybridSearch(store.reader)
+        assert hits(search) == hits(late)
+        late.close()
+    store.put(("a",), [document("d0", ["the boat, too"])])
+    assert hits(search) == hits(HybridSearch(store.reader))
+
+
 def test_of_a_book_the_first_words_are_looked_for() -> None:
     said = [f"word{i}" for i in range(50_000)]
     assert words.words(" ".join(said)) == said[:MOST]
