@@ -239,6 +239,7 @@ def test_its_fields_hold_where_a_call_says_nothing(filled: ExplicitBank) -> None
     filled.remember("The pump is sold.", namespace="acme", metadata={"source": "rumour.md"}, trust=0.2)
     assert "rumour.md" in read(k=9)
     assert "rumour.md" not in read(k=9, min_trust=0.5)
+    filled.forget(namespace="acme", where={"source": "rumour.md"})
     assert read(filter={"floor": 2}) == ["2.md"]
     assert len(read(k=1)) == 1
     for chat in (mixed := ChatTrimem(bank=filled, namespace="acme", read="mixed"), mixed.bind_tools([add])):
