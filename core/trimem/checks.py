@@ -199,8 +199,8 @@ def as_namespace(namespace: str | Sequence[str]) -> tuple[str, ...]:
         InvalidNamespaceError: It is empty, or a part is no string, empty, or holds ``/`` or a
             control character.
     """
-    if not isinstance(namespace, Iterable):
-        raise InvalidNamespaceError(f"a namespace is a string or several, got {type(namespace).__name__}")
+    if not isinstance(namespace, Sequence):  # a set has no order, and a path has
+        raise InvalidNamespaceError(f"a namespace is a string or several in order, got {shown(namespace)}")
     parts = (namespace,) if isinstance(namespace, str) else tuple(namespace)
     for part in parts:
         if not isinstance(part, str) or not part or "/" in part or not part.isprintable():

@@ -303,9 +303,10 @@ class Items:
         return self._within(key[0]), check_characters(key[1], "a key")
 
     def _within(self, namespace: str | Sequence[str]) -> Namespace:
-        """Return a namespace of the collection as the bank has it; none is that of the collection itself."""
-        inner = namespace if isinstance(namespace, str) or namespace else ()
-        return self.namespace if inner == () else (*self.namespace, *as_namespace(inner))
+        """Return a namespace of the collection as the bank has it; an empty one is that of the collection itself."""
+        # Only that: None, which a caller has where he knows no namespace, must not mean all there are.
+        empty = isinstance(namespace, tuple | list) and not namespace
+        return self.namespace if empty else (*self.namespace, *as_namespace(namespace))
 
     def _relative(self, item: Item) -> Item:
         return replace(item, namespace=item.namespace[len(self.namespace) :])

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from trimem.bank import Bank
 from trimem.banks.turn import turn
-from trimem.checks import is_folder
+from trimem.checks import is_folder, whole
 from trimem.errors import InvalidInputError, UnreadableFileError
 from trimem.progress import track
 from trimem.reports import SyncReport, Unreadable
@@ -54,8 +54,6 @@ class FolderSync:
     """
 
     def __init__(self, bank: Bank, store: MetadataStore, namespace: Namespace, folder: Path, max_bytes: int) -> None:
-        if isinstance(max_bytes, bool) or not isinstance(max_bytes, int) or max_bytes < 1:
-            raise InvalidInputError(f"max_bytes must be a whole number of at least 1, got {max_bytes!r}")
         root = folder.resolve()
         if not is_folder(root):
             raise InvalidInputError(
@@ -68,7 +66,7 @@ class FolderSync:
         self._folder = folder
         self._root = source(root)
         self._prefix = f"{root.as_uri()}#"
-        self._max_bytes = max_bytes
+        self._max_bytes = whole(max_bytes, "max_bytes", 1)
         self._stored = store.documents_under(namespace, self._prefix)
         self._there: set[str] = set()
         self._batch: list[Document] = []

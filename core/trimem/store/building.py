@@ -19,6 +19,7 @@ from sqlalchemy import inspect, select, text
 from sqlalchemy.orm import Session, joinedload, undefer
 
 from trimem.errors import InvalidInputError, StoreError
+from trimem.store.capacity import newest_slot
 from trimem.store.database import Database, touch
 from trimem.store.metadata import Document, MetadataStore
 from trimem.store.schema import BankRow, DocumentRow, ItemRow, ShardRow, SlotRow
@@ -39,7 +40,7 @@ ATTEMPTS = 4
 CARRIED = ("created_at", "expires_at", "provenance", "trust")
 """What slots take over from those they stand in the place of."""
 
-COUNTED = ("reads", "read_at", "warmth")
+COUNTED = ("reads", "read_at", "warmth", "warmth_at")
 """Likewise, as of the moment of the switch."""
 
 _KEPT = ("shard_id", "tensor_bytes", "tensor_checksum")  # by the slot of the same id, if the model stays
@@ -209,6 +210,7 @@ def _take_over(session: Session, change: ShardChange, old: MetadataStore, new: M
         )
     if stays:
         change.leave(_only_in_old(session))
+    newest = newest_slot(session)
     kept = f"document_id, start, slot_id, {_list(COUNTED)}, {_list(_KEPT)}"
     session.execute(text(f"CREATE TEMP TABLE was AS SELECT {kept} FROM main.slot"))  # noqa: S608
     session.execute(text("CREATE INDEX temp.was_there ON was(document_id, start)"))
@@ -239,6 +241,9 @@ def _take_over(session: Session, change: ShardChange, old: MetadataStore, new: M
         )
     )
     session.execute(text("DROP TABLE temp.was"))
+    # Rows are numbered anew: uses stay as long ago as they were.
+    later = {"later": newest_slot(session) - newest}
+    session.execute(text("UPDATE main.slot SET warmth_at = warmth_at + :later"), later)
     row.model_name, row.model_fingerprint, row.encoder_fingerprint = target.model_name, target.model, target.encoder
     row.checksum = row.digest()
     session.flush()

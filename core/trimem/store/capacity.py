@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, func, select, text
 from sqlalchemy.orm import Session
 
 from trimem.checks import one_of, real, whole
@@ -88,6 +88,11 @@ class _Held:
     document: int
     slots: int
     bytes: int
+
+
+def newest_slot(session: Session) -> int:
+    """Return the newest row of a slot, which is the time by which uses age; 0 where there is none."""
+    return int(session.scalars(text("SELECT coalesce(max(id), 0) FROM main.slot")).one())
 
 
 def excess(session: Session, capacity: Capacity, namespace: Namespace) -> tuple[int, int]:
@@ -193,7 +198,8 @@ def _value(capacity: Capacity) -> ColumnElement[Any]:
     """Return what is lowest where a slot makes room first."""
     if capacity.policy == "lfu_aged":
         # Instead of letting all uses age, later ones count for more: nothing has to be touched as time goes by.
-        return func.coalesce(SlotRow.warmth, (SlotRow.id - 1) / capacity.writes)
+        used = SlotRow.warmth + SlotRow.warmth_at / capacity.writes
+        return func.coalesce(used, (SlotRow.id - 1) / capacity.writes)
     if capacity.policy == "lru":
         return func.coalesce(SlotRow.read_at, SlotRow.created_at)
     return SlotRow.reads.expression

@@ -22,6 +22,7 @@ from trimem.errors import BankNotFoundError, CorruptDatabaseError, InvalidInputE
 from trimem.progress import track
 from trimem.reports import ExportReport
 from trimem.store.archive import ArchiveWriter, writing_archive
+from trimem.store.capacity import newest_slot
 from trimem.store.checksums import checksum_of_tensors
 from trimem.store.lines import document_line, receipt_line
 from trimem.store.metadata import MetadataStore
@@ -104,6 +105,7 @@ class _Export:
         self._groups = self.documents = self.slots = self.records = self.receipts = 0
         with store.session() as session:
             self.total = session.scalars(select(func.count()).select_from(DocumentRow).where(*self._scope)).one()
+            self._newest = newest_slot(session)
 
     def groups(self) -> Iterator[Sequence[int]]:
         """Yield the row ids of the documents of each group."""
@@ -159,7 +161,7 @@ class _Export:
             archive.add(f"{name}.tensors-{parts + 1:03}.safetensors", _flat(part, made_by))
         archive.add(f"{name}.vectors.safetensors", _vectors([slot for each in documents for slot in each.slots]))
         archive.add(
-            f"{name}.jsonl", b"".join(document_line(document, items.get(document.id), sums) for document in documents)
+            f"{name}.jsonl", b"".join(document_line(each, self._newest, items.get(each.id), sums) for each in documents)
         )
         self.documents += len(documents)
         self.slots += sum(len(document.slots) for document in documents)

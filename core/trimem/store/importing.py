@@ -24,7 +24,7 @@ from trimem.errors import FingerprintMismatch, InvalidInputError, SchemaVersionE
 from trimem.progress import track
 from trimem.reports import ImportReport
 from trimem.store.archive import ArchiveReader
-from trimem.store.capacity import Capacity
+from trimem.store.capacity import Capacity, newest_slot
 from trimem.store.database import become, touch
 from trimem.store.exporting import FORMAT, MANIFEST, RECEIPTS, VERSION, group_name
 from trimem.store.lines import document_row, moment_of, parse, receipt_row
@@ -37,6 +37,7 @@ from trimem.store.tensors import Tensors, staging
 from trimem.types import Namespace, SlotId
 
 _BANK = ("mechanism", "model_name", "model_fingerprint", "encoder_fingerprint")
+_MOST = 2**62  # of what is counted: SQLite counts to twice as many
 _COUNTS = ("groups", "documents", "slots", "records", "receipts")
 _PART = re.compile(r"(documents/\d{6})\.tensors-\d{3,}\.safetensors")
 _SHARED = re.compile(r"[A-Za-z0-9_-]+")
@@ -104,12 +105,17 @@ class Export:
         except (*_WRONG, SafetensorError) as error:
             raise self.archive.corrupt(f"{name} holds what an export does not: {error}") from error
 
-    def group(self, number: int) -> _Group:
-        """Return the documents of a group, with their vectors."""
+    def group(self, number: int, newest: int) -> _Group:
+        """Return the documents of a group, with their vectors.
+
+        Args:
+            number: Of the group, from 1 on.
+            newest: What the newest row of a slot will be when all of the export is stored.
+        """
         name = group_name(number)
         with self.distrust(f"{name}.jsonl"):
             lines = self.archive.read(f"{name}.jsonl").splitlines(keepends=True)
-            documents = [document_row(line) for line in _whole_lines(lines)]
+            documents = [document_row(line, newest) for line in _whole_lines(lines)]
         with self.distrust(f"{name}.vectors.safetensors"):
             slots = [slot for row, *_ in documents for slot in row.slots]
             _give_vectors(slots, load(self.archive.read(f"{name}.vectors.safetensors")))
@@ -162,7 +168,8 @@ class Export:
         if version != VERSION or isinstance(version, bool):
             raise self.archive.corrupt(f"its version is {version!r}")
         for name in _COUNTS:
-            if not isinstance(manifest[name], int) or isinstance(manifest[name], bool) or manifest[name] < 0:
+            count = manifest[name]
+            if not isinstance(count, int) or isinstance(count, bool) or not 0 <= count < _MOST:
                 raise self.archive.corrupt(f"{name} is no number")
         if not all(isinstance(name, str) and _SHARED.fullmatch(name) for name in manifest["shared"]):
             raise self.archive.corrupt("shared is no list of names")
@@ -250,9 +257,11 @@ def import_bank(
     for name, tensors in export.shared():
         _share(store, export, name, tensors)
     done = _Done()
+    with store.session() as session:
+        newest = newest_slot(session) + export.manifest["slots"]
     with track("importing documents", export.manifest["documents"], progress) as advance:
         for number in range(1, export.manifest["groups"] + 1):
-            group = export.group(number)
+            group = export.group(number, newest)
             _store_group(store, export, number, group, done, capacity)
             advance(len(group.documents))
     receipts = _store_receipts(store, last)

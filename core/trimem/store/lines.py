@@ -21,17 +21,18 @@ _MOST = 2**63  # what SQLite holds
 _DOCUMENT = {"namespace", "key", "content_hash", "text", "metadata", "created_at", "item", "slots"}
 _SLOT = {
     *("id", "text", "start", "stop", "line", "tokens", "created_at"),
-    *("expires_at", "provenance", "trust", "reads", "read_at", "warmth", "tensors"),
+    *("expires_at", "provenance", "trust", "reads", "read_at", "warmth", "warmth_age", "tensors"),
 }
 _ITEM = {"created_at", "ttl", "expires_at"}
 _RECEIPT = {"id", "namespace", "reason", "documents", "slots", "records", "tensor_bytes", "erased_at"}
 
 
-def document_line(row: DocumentRow, item: ItemRow | None, tensors: Mapping[str, str]) -> bytes:
+def document_line(row: DocumentRow, newest: int, item: ItemRow | None, tensors: Mapping[str, str]) -> bytes:
     """Return a document with its slots.
 
     Args:
         row: Its row.
+        newest: The newest row of a slot; what has been written since a slot was used is told by it.
         item: What it is beside its text, if it is an item.
         tensors: Checksums of the tensors of those slots that have any, by their ids.
     """
@@ -65,6 +66,7 @@ def document_line(row: DocumentRow, item: ItemRow | None, tensors: Mapping[str, 
                     "reads": slot.reads,
                     "read_at": None if slot.read_at is None else slot.read_at.isoformat(),
                     "warmth": slot.warmth,
+                    "warmth_age": None if slot.warmth_at is None else max(newest - slot.warmth_at, 0),
                     "tensors": tensors.get(slot.slot_id),
                 }
                 for slot in row.slots
@@ -99,10 +101,14 @@ def parse(line: bytes) -> Any:
     return json.loads(line.decode(), parse_constant=_refuse)
 
 
-def document_row(line: bytes) -> tuple[DocumentRow, ItemRow | None, dict[str, str]]:
+def document_row(line: bytes, newest: int) -> tuple[DocumentRow, ItemRow | None, dict[str, str]]:
     """Return the document of a line, its slots still without vectors, and the checksums of their tensors by id.
 
     An item does not know its document yet.
+
+    Args:
+        line: Of an export.
+        newest: What the newest row of a slot will be when all of the export is stored.
 
     Raises:
         ValueError: It is none that :func:`document_line` made.
@@ -124,8 +130,8 @@ def document_row(line: bytes) -> tuple[DocumentRow, ItemRow | None, dict[str, st
     item = None if data["item"] is None else _item_row(_object(data["item"], _ITEM))
     if not isinstance(data["slots"], list) or not (data["slots"] or item):
         raise ValueError("a document has no slots")
-    told = [_object(slot, _SLOT, {"warmth"}) for slot in data["slots"]]
-    row.slots = [_slot_row(slot, namespace) for slot in told]
+    told = [_object(slot, _SLOT, {"warmth", "warmth_age"}) for slot in data["slots"]]
+    row.slots = [_slot_row(slot, namespace, newest) for slot in told]
     tensors = {slot["id"]: _string(slot["tensors"]) for slot in told if slot["tensors"] is not None}
     return row, item, tensors
 
@@ -163,13 +169,15 @@ def _item_row(data: Mapping[str, Any]) -> ItemRow:
     return row
 
 
-def _slot_row(data: Mapping[str, Any], namespace: Namespace) -> SlotRow:
+def _slot_row(data: Mapping[str, Any], namespace: Namespace, newest: int) -> SlotRow:
     start, stop = _count(data["start"]), _count(data["stop"])
     if start > stop:
         raise ValueError("a slot ends before it begins")
     trust = _number(data["trust"])
     if not 0 <= trust <= 1:
         raise ValueError("the trust of a slot is no number in [0, 1]")
+    age = None if data["warmth_age"] is None else _count(data["warmth_age"])
+    warmth = None if data["warmth"] is None else _number(data["warmth"])
     return SlotRow(
         _slot_id(data["id"]),
         format_path(namespace),
@@ -186,7 +194,8 @@ def _slot_row(data: Mapping[str, Any], namespace: Namespace) -> SlotRow:
         trust=trust,
         reads=_count(data["reads"]),
         read_at=_moment_or_none(data["read_at"]),
-        warmth=None if data["warmth"] is None else _number(data["warmth"]),
+        warmth=None if age is None else warmth,  # before there was an age, it meant something in its own bank only
+        warmth_at=None if age is None or warmth is None else newest - age,
     )
 
 
@@ -234,8 +243,8 @@ def _count(data: object) -> int:
 
 
 def _number(data: object) -> float:
-    if isinstance(data, bool) or not isinstance(data, int | float) or not math.isfinite(data) or data < 0:
-        raise ValueError("a finite number of at least 0 is needed")
+    if isinstance(data, bool) or not isinstance(data, int | float) or not math.isfinite(data):
+        raise ValueError("a finite number is needed")
     return float(data)
 
 

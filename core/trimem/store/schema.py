@@ -28,7 +28,7 @@ from sqlalchemy.types import TypeDecorator
 
 from trimem.store.checksums import checksum
 
-SCHEMA_VERSION = "0005"
+SCHEMA_VERSION = "0006"
 """The migration this code is written for; the newest in ``migrations/versions``."""
 
 SEARCH_TABLE = "slot_text"
@@ -164,8 +164,9 @@ class SlotRow(Base):
         trust: How far it is to be trusted, in [0, 1].
         reads: How often it was recalled, by itself or for an answer.
         read_at: When it was last so.
-        warmth: How often it was used, where uses age (:mod:`trimem.store.capacity`); None as long as it only
-            was written.
+        warmth: How often it was used, the binary logarithm of uses that age (:mod:`trimem.store.capacity`); None as
+            long as it only was written.
+        warmth_at: The newest row when that was counted. Older uses have aged until then, all age from then on.
         checksum: Of the row but its tensors and uses; :meth:`digest` as of the last write.
     """
 
@@ -195,6 +196,7 @@ class SlotRow(Base):
     reads: Mapped[int] = mapped_column(default=0, server_default="0")
     read_at: Mapped[datetime | None] = mapped_column(default=None)
     warmth: Mapped[float | None] = mapped_column(default=None)
+    warmth_at: Mapped[int | None] = mapped_column(default=None)
     checksum: Mapped[str] = mapped_column(default="", server_default="", repr=False)
 
     def digest(self) -> str:

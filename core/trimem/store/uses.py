@@ -20,8 +20,10 @@ EVERY = timedelta(minutes=1)
 """How often counts are written while slots are read."""
 
 _PATIENCE = 200  # milliseconds to wait for others who write; counts can wait, too
-_FIND = "SELECT id, warmth FROM slot WHERE slot_id = ?"
-_ADD = "UPDATE slot SET reads = reads + ?, read_at = max(coalesce(read_at, ''), ?), warmth = ? WHERE id = ?"
+_FIND = "SELECT id, coalesce(warmth, 0), coalesce(warmth_at, id - 1) FROM slot WHERE slot_id = ?"
+_ADD = (
+    "UPDATE slot SET reads = reads + ?, read_at = max(coalesce(read_at, ''), ?), warmth = ?, warmth_at = ? WHERE id = ?"
+)
 
 
 class Uses:
@@ -81,10 +83,9 @@ class Uses:
                 cursor.execute("BEGIN IMMEDIATE")
                 (newest,) = cursor.execute("SELECT max(id) FROM slot").fetchone()
                 for slot, (count, moment) in counts.items():
-                    for row, warmth in cursor.execute(_FIND, (slot,)).fetchall():  # nothing of one that is gone
-                        before = (row - 1) / half_life if warmth is None else warmth
-                        warmth = _sum(before, newest / half_life + math.log2(count))
-                        cursor.execute(_ADD, (count, _stored(moment), warmth, row))
+                    for row, before, at in cursor.execute(_FIND, (slot,)).fetchall():  # nothing of one that is gone
+                        warmth = _sum(before - (newest - at) / half_life, math.log2(count))
+                        cursor.execute(_ADD, (count, _stored(moment), warmth, newest, row))
                 cursor.execute("COMMIT")
             finally:
                 if cursor.connection.in_transaction:

@@ -130,6 +130,16 @@ def test_a_namespace_is_forgotten_with_all_below_it(items: Items) -> None:
     assert (items.search(), items.namespaces()) == ([], [])
 
 
+@pytest.mark.parametrize("namespace", [None, 0, False, {}, set()])
+def test_what_is_no_namespace_is_not_taken_for_all(items: Items, namespace: Any) -> None:
+    items.write([NewItem(("a",), "k", {"v": 1})])
+    with pytest.raises(InvalidNamespaceError):
+        items.forget(namespace=namespace)
+    with pytest.raises(InvalidNamespaceError):
+        items.search(namespace=namespace)
+    assert len(items.search()) == 1
+
+
 def test_a_change_is_made_whole_or_not_at_all(items: Items) -> None:
     items.write([say("pump", PUMP)])
     for wrong in (

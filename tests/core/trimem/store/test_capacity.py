@@ -6,6 +6,7 @@ import sqlite3
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,13 @@ def test_what_was_used_least_goes_first_and_old_uses_count_less(store: MetadataS
     for number in range(11, 17):
         put(store, str(number), capacity=aged)
     assert held(store) == ["14", "15", "16"], "and three uses are forgotten in the end"
+
+
+def test_another_half_life_forgets_no_use(store: MetadataStore) -> None:
+    for key in "123":
+        put(store, key)
+    read(store, "1")
+    assert put(store, "4", capacity=Capacity(slots=3, policy="lfu_aged", half_life=4.0)) == ["a2-0"]
 
 
 def test_a_document_is_used_when_one_of_its_slots_is_and_goes_whole(store: MetadataStore) -> None:
@@ -261,6 +269,41 @@ def test_an_import_makes_room_at_once(store: MetadataStore, tmp_path: Path, monk
         import_into(other, tmp_path / "three.zip", smaller)
         assert sorted(held(other)) == ["3", "x"], "the last that came in"
         assert verify(other).ok
+    finally:
+        other.close()
+
+
+@pytest.mark.parametrize("older", [0, 40])
+def test_what_was_used_elsewhere_counts_as_long_ago_as_it_was(store: MetadataStore, tmp_path: Path, older: int) -> None:
+    aged = Capacity(slots=10, policy="lfu_aged", half_life=4.0)
+    for number in range(older):  # so that the banks number their rows differently
+        put(store, f"x{number}", capacity=aged)
+    for key in "12345678":
+        put(store, key, capacity=aged)
+        if key == "2":
+            read(store, "1", "1")  # twice, before six more
+        if key == "8":
+            read(store, "3")
+    store.delete(("a",), [f"ax{number}" for number in range(older)], None)
+    export_bank(store, tmp_path / "eight.zip", None)
+    (tmp_path / "other").mkdir()
+    other = opened(tmp_path / "other", Clock())
+    try:
+        for key in "abcde":
+            put(other, key, capacity=aged)
+        read(other, "a", "b")
+        import_into(other, tmp_path / "eight.zip", aged)
+        assert set(held(other)) == {"a", "b", *"12345678"}, "of those that nobody read, the oldest go"
+        few = replace(aged, slots=4)
+        other.erase_excess(few)
+        assert held(other) == ["1", "3", "7", "8"]
+        for key in "fgh":
+            put(other, key, capacity=few)
+        assert held(other) == ["3", "f", "g", "h"], "two uses that are old count less than what is new"
+        for key in "ijk":
+            assert "3" in held(other)
+            put(other, key, capacity=few)
+        assert held(other) == ["h", "i", "j", "k"], "and so does one that was later"
     finally:
         other.close()
 

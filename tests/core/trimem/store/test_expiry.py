@@ -213,7 +213,7 @@ def test_items_that_say_nothing_expire_for_everybody_who_reads(store: MetadataSt
     assert (store.stats(None).documents, store.documents(("a",), ["i1"])) == (1, {})
     export_bank(store, store.path.parent / "export.zip", None)
     with Export(store.path.parent / "export.zip") as export:
-        assert [row.key for row, *_ in export.group(1).documents] == ["i2"]
+        assert [row.key for row, *_ in export.group(1, 0).documents] == ["i2"]
     assert verify(store).documents == 2, "until it is erased"
 
 

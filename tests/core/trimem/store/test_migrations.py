@@ -12,9 +12,12 @@ from alembic import command
 from safetensors.torch import load_file, save_file
 
 from tests.contracts.bank import BOAT, PUMP
+from tests.core.trimem.store.test_capacity import held, opened, put
 from tests.core.trimem.store.test_engine import config
 from trimem import ExplicitBank, ExplicitConfig, LanguageModel
+from trimem.store.capacity import Capacity
 from trimem.store.engine import open_engine, writing
+from trimem.store.metadata import MetadataStore, utc_now
 from trimem.text.encoders import Encoder
 
 
@@ -33,11 +36,16 @@ def as_before_shards(folder: Path) -> None:
             save_file(tensors, folder / "tensors" / slot[:2] / f"{slot}.safetensors", {"model": "m"})
     for file in (folder / "tensors").glob("*.safetensors"):
         file.unlink()
+    downgraded(database, "0002")
+
+
+def downgraded(database: Path, version: str) -> None:
+    """Bring a database back to an older schema."""
     engine = open_engine(database)
     alembic = config(engine)
     with writing(engine).begin() as connection:
         alembic.attributes["connection"] = connection
-        command.downgrade(alembic, "0002")
+        command.downgrade(alembic, version)
     engine.dispose()
 
 
@@ -68,3 +76,22 @@ def test_files_of_single_records_are_taken_into_shards(
         assert not [path for path in (tmp_path / "tensors").iterdir() if path.is_dir()]
     with ExplicitBank.open(tmp_path, model=tiny_llama, encoder=encoder) as bank:
         assert bank.swept.files == 0
+
+
+def test_what_was_used_most_is_still_what_was(tmp_path: Path) -> None:
+    store = opened(tmp_path, utc_now)
+    for key in "123456":
+        put(store, key)
+    store.close()
+    downgraded(tmp_path / "bank.sqlite", "0005")
+    with closing(sqlite3.connect(tmp_path / "bank.sqlite")) as connection, connection:
+        # As it was then: the binary logarithm of uses, those of a half-life later counting for twice as much.
+        connection.executemany("UPDATE slot SET warmth = ? WHERE slot_id = ?", [(2.5, "a1-0"), (1.2, "a3-0")])
+    store = MetadataStore(tmp_path / "bank.sqlite")
+    try:
+        store.erase_excess(Capacity(slots=3, half_life=4.0))
+        assert held(store) == ["1", "3", "6"]
+        store.erase_excess(Capacity(slots=1, half_life=4.0))
+        assert held(store) == ["1"]
+    finally:
+        store.close()

@@ -140,7 +140,7 @@ def all_of(file: Path) -> list[str]:
         told = [repr(export.manifest), *map(repr, export.receipts())]
         told += [repr((name, sorted(tensors.items()))) for name, tensors in export.shared()]
         for number in range(1, export.manifest["groups"] + 1):
-            for row, item, sums in export.group(number).documents:
+            for row, item, sums in export.group(number, 0).documents:
                 told.append(repr((row, item, row.text, row.meta, sums, [(slot, slot.checksum) for slot in row.slots])))
             told += [repr((sorted(records), about)) for records, about in export.parts(number)]
     return told
@@ -217,7 +217,7 @@ def test_no_column_is_forgotten(store: MetadataStore) -> None:
     }
     names = {
         DocumentRow: lines._DOCUMENT - {"slots", "item", "metadata"} | {"meta"},
-        SlotRow: lines._SLOT - {"id", "tensors"} | {"slot_id"},
+        SlotRow: lines._SLOT - {"id", "tensors", "warmth_age"} | {"slot_id", "warmth_at"},
         ErasureRow: lines._RECEIPT,
         ItemRow: lines._ITEM,
         BankRow: {"mechanism", "model_name", "model_fingerprint", "encoder_fingerprint", "config", "created_at"},
@@ -240,7 +240,7 @@ def test_exports_of_before_there_were_items_come_in(file: Path, tmp_path: Path) 
         for each in told:
             del each["item"]
             for slot in each["slots"]:
-                del slot["warmth"]
+                del slot["warmth"], slot["warmth_age"]
         kept = [each for each in told if each["slots"]]
         entries[name] = b"".join(json.dumps(each).encode() + b"\n" for each in kept)
 
