@@ -12,7 +12,9 @@ from trimem.errors import BankNotFoundError, InvalidInputError
 from trimem.store import building, upkeep
 from trimem.store.building import DATABASE as DATABASE
 from trimem.store.metadata import MetadataStore
+from trimem.store.schema import BankRow
 from trimem.store.tensors import Swept, disk_errors
+from trimem.text.encoders import Embeddings, Encoder, as_encoder, named_encoder
 
 LOCK = "recompile.lock"
 """What a process holds while it makes a bank anew."""
@@ -48,17 +50,39 @@ def tend(store: MetadataStore) -> Swept:
 def mechanism_of(folder: Path) -> str | None:
     """Return of which mechanism the bank in a folder is; None where there is none, or nothing was remembered yet.
 
-    Nothing that a crash left is swept up, so that whoever opens the bank hears of it.
-
     Raises:
         SchemaVersionError: The bank was written by a newer trimem.
+    """
+    row = _made_as(folder, items=False)
+    return None if row is None else row.mechanism
+
+
+def encoder_of(folder: Path, encoder: Encoder | Embeddings | str | Path | None) -> Encoder:
+    """Return an encoder for what a user gives; for nothing, the bank's own, and that of new ones by default.
+
+    Raises:
+        InvalidInputError: It is no encoder.
+        MissingDependencyError: It is to be the default, and the package with the weights is not installed.
+        SchemaVersionError: The bank was written by a newer trimem.
+    """
+    row = _made_as(folder, items=True) if encoder is None else None
+    return (row and named_encoder(row.encoder_fingerprint)) or as_encoder(encoder)
+
+
+def _made_as(folder: Path, *, items: bool) -> BankRow | None:
+    """Return what the bank in a folder was made with, if there is any.
+
+    Nothing that a crash left is swept up, so that whoever opens the bank hears of it.
+
+    Args:
+        folder: Of the bank.
+        items: Whether one that holds items alone counts.
     """
     if not (folder / DATABASE).exists():
         return None
     store = MetadataStore(folder / DATABASE)
     try:
-        row = store.bank()
-        return None if row is None else row.mechanism
+        return store.origin() if items else store.bank()
     finally:
         store.close()
 

@@ -304,13 +304,13 @@ class FolderBank(Bank):
         name, encoded_by = ("", "") if row is None else (row.model_name, row.encoder_fingerprint)
         return RecompileReport(stats.documents, before, stats.slots, name, encoded_by)
 
+    @abstractmethod
     def _beside(self, folder: Path, model: Any, encoder: Encoder) -> Self:
         """Open a bank like this one in another folder, made by another model (None is this one's) and encoder.
 
         Raises:
-            InvalidInputError: Banks of this mechanism are made by no model.
+            InvalidInputError: Banks of this mechanism are not made by such a model.
         """
-        raise InvalidInputError(f"banks of {self.mechanism} memory cannot be recompiled")
 
     def _settle(self, made: Self) -> None:
         """Work from now on with what another bank was made with."""

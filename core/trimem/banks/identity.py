@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 
 from trimem.errors import FingerprintMismatch, InvalidInputError
-from trimem.store.schema import BankRow
+from trimem.store.schema import CODED, BankRow
 from trimem.text.encoders import Encoder
 
 
@@ -39,10 +39,11 @@ def check_model(folder: Path, row: BankRow, name: str, fingerprint: str) -> None
         FingerprintMismatch: They were.
     """
     if fingerprint != row.model_fingerprint:
+        what, to = ("codec", "FILE") if row.mechanism == CODED else ("model", name)
         raise FingerprintMismatch(
-            f"the bank in {folder} was compiled by {row.model_name} ({row.model_fingerprint}), the model given is "
-            f"{name} ({fingerprint}): open it with the model it was made by, or bring it to this one, run: "
-            f"{_command(folder, 'model', name)}"
+            f"the bank in {folder} was compiled by {row.model_name} ({row.model_fingerprint}), the {what} given is "
+            f"{name} ({fingerprint}): open it with the {what} it was made by, or bring it to this one, run: "
+            f"{_command(folder, what, to)}"
         )
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from trimem.banks.documents import check_metadata, slot_id
-from trimem.banks.folder import DATABASE, bank_folder
+from trimem.banks.folder import DATABASE, bank_folder, encoder_of
 from trimem.banks.identity import check_encoder
 from trimem.banks.writer import encode
 from trimem.checks import LARGEST, as_namespace, check_characters, check_text, several, shown, whole
@@ -29,7 +29,7 @@ from trimem.store.rows import Document, NewSlot
 from trimem.store.schema import CODED, ITEMS
 from trimem.store.search import HybridSearch
 from trimem.text.chunking import Chunk, Chunker
-from trimem.text.encoders import Embeddings, Encoder, as_encoder
+from trimem.text.encoders import Embeddings, Encoder
 from trimem.types import Hit, Item, Metadata, Namespace, SlotId
 
 CHARACTERS = 512
@@ -105,7 +105,7 @@ class Items:
         Args:
             path: The folder.
             namespace: Stands before that of every item.
-            encoder: What finds items by meaning; loaded when it is first needed.
+            encoder: What finds items by meaning; loaded when it is first needed; by default as of a bank.
             create: Whether to make a database where there is none.
             clock: Tells the moment that rows are stamped with, and by which they expire.
 
@@ -114,8 +114,9 @@ class Items:
             InvalidInputError: The folder is a file.
             SchemaVersionError: It was written by a newer trimem.
         """
-        store = MetadataStore(bank_folder(path, create=create) / DATABASE, clock)
-        items = cls(store, HybridSearch(store.reader), as_encoder(encoder), namespace, owned=True)
+        folder = bank_folder(path, create=create)
+        store = MetadataStore(folder / DATABASE, clock)
+        items = cls(store, HybridSearch(store.reader), encoder_of(folder, encoder), namespace, owned=True)
         try:
             upkeep.tend(store)
         except BaseException:

@@ -37,7 +37,6 @@ from trimem.bench.numbered import (
     tensors_of,
 )
 from trimem.store import building, exporting, upkeep
-from trimem.store.building import Target
 from trimem.store.capacity import Capacity
 from trimem.store.exporting import export_bank
 from trimem.store.importing import Export, import_bank
@@ -65,14 +64,14 @@ def recompile(store: MetadataStore, model: int) -> None:
     beside.parent.mkdir(exist_ok=True)
     new = MetadataStore(beside)
     try:
-        new_bank(new, model)
+        made = new_bank(new, model)
         new.made_from = store
 
         def write(namespace: Namespace, documents: Sequence[Document]) -> None:
             for document in documents:
                 put(new, document.key, int(document.metadata["number"]), namespace)
 
-        building.switch(store, new, Target("m", str(model), "e"), write)
+        building.switch(store, new, building.target_of(made), write)
     finally:
         new.close()
     building.remove(store.path.parent)

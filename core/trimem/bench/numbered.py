@@ -10,6 +10,7 @@ import torch
 from trimem.banks.folder import tend
 from trimem.store.items import ItemRows, NewItem
 from trimem.store.metadata import Document, MetadataStore, NewSlot
+from trimem.store.schema import BankRow
 from trimem.store.tensors import Tensors
 from trimem.types import Namespace, SlotId
 
@@ -43,10 +44,10 @@ def model_of(store: MetadataStore) -> int:
     return 0 if row is None else int(row.model_fingerprint)
 
 
-def new_bank(store: MetadataStore, model: int = 0) -> None:
-    """Give a store the row of a bank that a model makes."""
+def new_bank(store: MetadataStore, model: int = 0) -> BankRow:
+    """Give a store the row of a bank that a model makes, unless it has one, and return the one it has."""
     made_by = {"mechanism": "explicit", "model_name": "m", "model_fingerprint": str(model), "encoder_fingerprint": "e"}
-    store.create_bank(**made_by, config={"version": 1})
+    return store.create_bank(**made_by, config={"version": 1})
 
 
 def open_store(folder: Path) -> MetadataStore:

@@ -12,6 +12,7 @@ from rich.markup import escape
 from trimem.checks import as_namespace
 from trimem.cli.banks import open_bank
 from trimem.console import BankOption, JsonOption, errors_said, out, print_json
+from trimem.errors import InvalidInputError
 
 
 @errors_said
@@ -76,6 +77,9 @@ def recompile(
     encoder: Annotated[
         str | None, typer.Option("--encoder", help="Hugging Face id or folder; by default the bank's own.")
     ] = None,
+    codec: Annotated[
+        Path | None, typer.Option("--codec", help="File of a transit codec, by which transit memory stores vectors.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Bring a bank to another model or encoder, from the texts it keeps; it can be used meanwhile.
@@ -83,8 +87,15 @@ def recompile(
     Slots are cut anew and may get other ids. What an interruption leaves undone, the same command does when it is
     repeated.
     """
+    from trimem.transit.bank import TransitBank
+
     with open_bank(bank) as opened:
-        report = opened.recompile(model=model, encoder=encoder)
+        if isinstance(opened, TransitBank):
+            report = opened.recompile(model=model, encoder=encoder, codec=codec)
+        elif codec is not None:
+            raise InvalidInputError(f"a bank of {opened.mechanism} memory has no codec of its own: leave --codec out")
+        else:
+            report = opened.recompile(model=model, encoder=encoder)
     if as_json:
         print_json(asdict(report))
         return

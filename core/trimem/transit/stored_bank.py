@@ -13,13 +13,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from trimem.banks.folder import encoder_of
 from trimem.banks.identity import check_model
 from trimem.banks.slot_bank import SlotBank
 from trimem.banks.writer import Writer, all_at_once
 from trimem.checks import as_path, shown
 from trimem.errors import FingerprintMismatch, InvalidInputError
 from trimem.progress import track
-from trimem.reports import BankStats, RepairReport
+from trimem.reports import BankStats, RecompileReport, RepairReport
 from trimem.store.capacity import Capacity
 from trimem.store.metadata import Document, utc_now
 from trimem.store.reader import in_batches
@@ -28,7 +29,7 @@ from trimem.store.search import HybridSearch
 from trimem.store.tensors import StagedShard, staging
 from trimem.store.vector_codec import CodedVectors
 from trimem.text.chunking import Chunk
-from trimem.text.encoders import Embeddings, Encoder, as_encoder
+from trimem.text.encoders import Embeddings, Encoder
 from trimem.transit.bank_config import SLOTS, BankConfig, check_given
 from trimem.transit.idrp import Idrp
 from trimem.transit.last_encoded import LastEncoded
@@ -36,6 +37,11 @@ from trimem.transit.pretrained import pretrained
 from trimem.transit.stored_vectors import to_tensors
 from trimem.transit.write_control import Sorted, sort_out
 from trimem.types import Namespace, SlotId
+
+_NO_CODEC = (
+    "trimem has no codec for the encoder {}: fit one to embeddings of texts like yours with trimem.transit.train.fit, "
+    "or trimem transit fit-texts, and give it as codec="
+)
 
 LIKE = 4
 """Of how many slots near a new text it is looked whether one says the same."""
@@ -88,7 +94,8 @@ class StoredBank(SlotBank):
             slots: How many slots there are; 10,000 by default.
             max_error: How far off any number of an expanded vector may be; by default as the codec has it.
             codec: Compresses embeddings, or its file; by default the one that trimem has for the encoder.
-            encoder: Makes the embeddings; see :func:`trimem.text.encoders.as_encoder`.
+            encoder: Makes the embeddings; see :func:`trimem.text.encoders.as_encoder`. By default
+                the bank's own, where it is one of a hub, and for a new bank all-MiniLM-L6-v2.
             policy: Which slot makes room: ``"lfu_aged"`` (the default), ``"lfu"``, ``"lru"`` or ``"paper"``; see
                 :class:`trimem.store.capacity.Capacity`.
             half_life: Slots written after which a use counts half, as many as there are by default.
@@ -115,10 +122,8 @@ class StoredBank(SlotBank):
             "per": per,
             "surprise": surprise,
         }
-        if codec is not None and not isinstance(codec, Idrp | str | Path):
-            raise InvalidInputError(f"codec must be one of transit memory, its file, or None, got {shown(codec)}")
-        loaded = Idrp.load(as_path(codec, "codec")) if isinstance(codec, str | Path) else codec
-        return cls._opened(path, create, lambda folder: cls(folder, as_encoder(encoder), loaded, given, clock))
+        loaded = _loaded(codec)
+        return cls._opened(path, create, lambda folder: cls(folder, encoder_of(folder, encoder), loaded, given, clock))
 
     # What the bank is made with
 
@@ -167,10 +172,7 @@ class StoredBank(SlotBank):
         if codec is None:
             codec = own
         if codec is None:
-            raise InvalidInputError(
-                f"trimem has no codec for the encoder {self._encoder.fingerprint}: fit one to embeddings of texts like "
-                "yours with trimem.transit.train.fit, or trimem transit fit-texts, and give it as codec="
-            )
+            raise InvalidInputError(_NO_CODEC.format(self._encoder.fingerprint))
         if row is not None:
             check_model(self.folder, row, name_of(codec), codec.fingerprint)
         return codec
@@ -207,6 +209,58 @@ class StoredBank(SlotBank):
     def _made_by(self) -> tuple[str, str]:
         return name_of(self.codec), self.codec.fingerprint
 
+    # Moving
+
+    def recompile(
+        self,
+        *,
+        model: Any = None,
+        encoder: Encoder | Embeddings | str | Path | None = None,
+        codec: Idrp | str | Path | None = None,
+        progress: bool | None = None,
+    ) -> RecompileReport:
+        """Bring the bank to another encoder or codec, from its texts; see :meth:`trimem.ExplicitBank.recompile`.
+
+        Slots keep their ids, and how they were used.
+
+        Args:
+            model: None: no language model makes anything of transit memory.
+            encoder: Makes the embeddings; None stays with the bank's.
+            codec: Compresses them, or its file; None stays with the bank's where its encoder stays, and is otherwise
+                the one that trimem has for the encoder.
+            progress: Whether to show a bar; None shows it where there is a terminal or a notebook.
+
+        Raises:
+            InvalidInputError: Neither is given, or trimem has no codec for the encoder, or the codec is that of the
+                bank's former encoder.
+        """
+        if model is not None or (encoder is None and codec is None):
+            raise InvalidInputError("say what to bring a bank of transit memory to: give encoder, codec or both")
+        return super().recompile(model=_loaded(codec), encoder=encoder, progress=progress)
+
+    def _beside(self, folder: Path, model: Idrp | None, encoder: Encoder) -> Self:
+        codec = model
+        row = self._store.bank()
+        assert row is not None  # there is something to recompile
+        if codec is None:
+            stays = encoder.fingerprint == row.encoder_fingerprint
+            codec = self.codec if stays else pretrained(encoder.fingerprint)
+        if codec is None:
+            raise InvalidInputError(_NO_CODEC.format(encoder.fingerprint))
+        if codec.fingerprint == row.model_fingerprint and encoder.fingerprint != row.encoder_fingerprint:
+            raise InvalidInputError(
+                f"the codec is that of the encoder {row.encoder_fingerprint}: fit another to what "
+                f"{encoder.fingerprint} makes of texts like yours (trimem transit fit-texts), and give that as codec="
+            )
+        made = {each: getattr(self.config, each) for each in self._given}
+        return self.open(folder, codec=codec, encoder=encoder, clock=self._clock, **made)
+
+    def _settle(self, made: Self) -> None:
+        super()._settle(made)
+        self._encoding = self._encoder = made._encoding
+        self._given_codec = None
+        self._take(made.codec)
+
     # Writing
 
     def _begin(self) -> BankRow:
@@ -240,7 +294,7 @@ class StoredBank(SlotBank):
         config = self.config
         writer = Writer(self._store, self._encoding, _whole, _words, self._drop, config.capacity)
         stage = all_at_once(self._stage) if compile else None
-        if config.surprise is None:
+        if config.surprise is None or self._store.made_from is not None:  # what a bank holds is not weighed again
             return writer.write(namespace, documents, "compressing texts", stage, progress)
         found = self._sorted_out(namespace, documents, config.surprise)
         slots = writer.write(namespace, found.new, "compressing texts", stage, progress)
@@ -310,6 +364,18 @@ class StoredBank(SlotBank):
             report = super().repair(progress=progress)
             self._begin()
         return replace(report, problems=self.verify().problems)
+
+
+def _loaded(codec: Idrp | str | Path | None) -> Idrp | None:
+    """Return a codec that may be given as its file.
+
+    Raises:
+        InvalidInputError: It is neither.
+        CorruptTensorError: It cannot be read.
+    """
+    if codec is not None and not isinstance(codec, Idrp | str | Path):
+        raise InvalidInputError(f"codec must be one of transit memory, its file, or None, got {shown(codec)}")
+    return Idrp.load(as_path(codec, "codec")) if isinstance(codec, str | Path) else codec
 
 
 def name_of(codec: Idrp) -> str:

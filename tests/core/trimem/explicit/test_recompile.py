@@ -29,6 +29,7 @@ from trimem.store.metadata import MetadataStore
 from trimem.store.schema import SlotRow
 from trimem.store.tensors import TensorStore
 from trimem.text.chunking import Chunker
+from trimem.text.encoders import EmbeddingsEncoder
 
 ENCODER = DeterministicFakeEmbedding(size=16)
 OTHER = DeterministicFakeEmbedding(size=24)
@@ -129,6 +130,19 @@ def test_another_encoder_leaves_tensors_alone(open_bank: Opened, monkeypatch: py
         assert bank.recall(BOAT, 3, namespace="a") == fresh.recall(BOAT, 3, namespace="a")
     with open_bank() as late, pytest.raises(FingerprintMismatch, match=r"trimem recompile --bank \S+ --encoder NAME"):
         late.recall("pump", namespace="a")
+
+
+def test_a_bank_opened_without_an_encoder_takes_its_own(open_bank: Opened, tiny_llama: LanguageModel) -> None:
+    class OfAHub(EmbeddingsEncoder):
+        fingerprint = "sentence-transformers:somebody/e5-small"
+
+    with filled(open_bank()) as bank:
+        bank.recompile(encoder=OfAHub(OTHER))
+        with ExplicitBank.open(bank.folder, model=tiny_llama) as again:
+            assert again._encoder.fingerprint == OfAHub.fingerprint
+            assert again.stats().slots == bank.stats().slots
+            with pytest.raises(InvalidInputError, match="no encoder could be loaded from 'somebody/e5-small'"):
+                again.recall("pump", namespace="a")
 
 
 def test_slots_cut_otherwise_take_over_what_they_begin_in(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from langchain_core.embeddings import DeterministicFakeEmbedding, Embeddings
 from numpy.typing import NDArray
 
 from trimem import InvalidInputError, MissingDependencyError
-from trimem.text.encoders import Encoder, SentenceTransformerEncoder, _default_folder, as_encoder
+from trimem.text.encoders import Encoder, SentenceTransformerEncoder, _default_folder, as_encoder, named_encoder
 
 
 def test_default_encoder_knows_what_is_alike(encoder: Encoder) -> None:
@@ -27,6 +28,24 @@ def test_a_folder_or_hub_id_is_an_encoder(encoder: Encoder) -> None:
     same = as_encoder(_default_folder())
     np.testing.assert_allclose(same.encode_query("hello"), encoder.encode_query("hello"), atol=1e-6)
     assert same.fingerprint != encoder.fingerprint, "a folder is known by its name"
+
+
+def test_a_folder_is_known_by_what_lies_there_and_a_hub_id_by_itself(tmp_path: Path) -> None:
+    for place in ("first", "moved", "trained"):
+        (tmp_path / place / "e5").mkdir(parents=True)
+        (tmp_path / place / "e5" / "config.json").write_text("{}")
+        (tmp_path / place / "e5" / "README.md").write_text(place)
+        (tmp_path / place / "e5" / "model.safetensors").write_bytes(b"other" if place == "trained" else b"same")
+    first, moved, trained = (as_encoder(tmp_path / place / "e5").fingerprint for place in ("first", "moved", "trained"))
+    assert first == moved != trained
+    assert (named_encoder(first), named_encoder("letters")) == (None, None)
+    hub = as_encoder("intfloat/e5-small").fingerprint
+    assert hub != as_encoder("somebody/e5-small").fingerprint
+    for fingerprint in (hub, as_encoder(None).fingerprint):
+        named = named_encoder(fingerprint)
+        assert named is not None
+        assert named.fingerprint == fingerprint
+    assert as_encoder("sentence-transformers/all-MiniLM-L6-v2").fingerprint == as_encoder(None).fingerprint
 
 
 def test_langchain_embeddings_are_an_encoder() -> None:
