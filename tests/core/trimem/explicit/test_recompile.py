@@ -25,6 +25,7 @@ from trimem import (
 from trimem.cli import app
 from trimem.store import building
 from trimem.store.building import CARRIED, COUNTED, folder_beside
+from trimem.store.capacity import newest_slot
 from trimem.store.metadata import MetadataStore
 from trimem.store.schema import SlotRow
 from trimem.store.tensors import TensorStore
@@ -169,6 +170,24 @@ def test_slots_cut_otherwise_take_over_what_they_begin_in(
             for slot in session.scalars(select(SlotRow).where(SlotRow.namespace == "b/")):
                 held = max(start for start in before if start <= slot.start)
                 assert (slot.provenance, slot.reads) == (f"from {held}", held)
+
+
+def test_uses_stay_as_long_ago_as_they_were(open_bank: Opened) -> None:
+    def ages(bank: ExplicitBank) -> dict[str, tuple[float | None, int | None]]:
+        with bank._store.session() as session:
+            newest = newest_slot(session)
+            slots = session.scalars(select(SlotRow).where(SlotRow.warmth_at.is_not(None)))
+            return {slot.slot_id: (slot.warmth, newest - (slot.warmth_at or 0)) for slot in slots}
+
+    with filled(open_bank()) as bank:
+        bank.forget(namespace="a", ids=["t0", "t1"])  # so that rows are not numbered without a gap
+        bank.recall(CAKE, 2, namespace="a")
+        bank._uses.write()
+        bank.remember(["two more", "to be older than"], namespace="a")
+        before = ages(bank)
+        assert {age for _, age in before.values()} == {2}
+        bank.recompile(encoder=OTHER)
+        assert ages(bank) == before
 
 
 def test_others_write_and_forget_meanwhile(
