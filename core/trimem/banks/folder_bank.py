@@ -92,6 +92,7 @@ class FolderBank(Bank):
         self._given_config = config
         self._clock = clock
         self._store = MetadataStore(folder / DATABASE, clock)
+        self._store.forgets = self._drop
         self._capacity = typed(capacity, "capacity", Capacity)
         self._uses = Uses(self._store, lambda: HALF_LIFE if self.capacity is None else self.capacity.writes)
         self._search = HybridSearch(self._store.reader)
@@ -396,7 +397,6 @@ class FolderBank(Bank):
             self._uses.write()
             expired = self._erase_expired(None)
             evicted = EvictionReport(() if self.capacity is None else tuple(self._store.erase_excess(self.capacity)))
-            self._drop(evicted.slots)
             self._store.finish_erasures()  # what writes have left to be done, too
         return EvictionReport((*expired.receipts, *evicted.receipts))
 
@@ -411,9 +411,7 @@ class FolderBank(Bank):
 
     def _erase_expired(self, wait: float | None) -> EvictionReport:
         receipts = self._store.erase_expired() if wait is None else self._store.erase_expired(wait)
-        report = EvictionReport(tuple(receipts))
-        self._drop(report.slots)
-        return report
+        return EvictionReport(tuple(receipts))
 
     def receipts(self, *, namespace: str | Sequence[str]) -> list[ErasureReceipt]:
         """Return the receipts of what was erased in a namespace and below, oldest first."""

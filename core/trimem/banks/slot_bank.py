@@ -104,9 +104,7 @@ class SlotBank(FolderBank):
         path = as_namespace(namespace)
         chosen = None if ids is None else as_ids(ids)
         with self._lock:
-            receipt = self._store.delete(path, chosen, where, siblings=self._siblings)
-            self._drop(receipt.slots)
-        return receipt
+            return self._store.delete(path, chosen, where, siblings=self._siblings)
 
     def refresh(self, *, namespace: str | Sequence[str], ids: str | Collection[str], ttl: timedelta | None) -> int:
         """Let texts be held for ``ttl`` from now on; see :meth:`trimem.Bank.refresh`.

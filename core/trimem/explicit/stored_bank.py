@@ -297,7 +297,7 @@ class StoredBank(SlotBank):
             self._store.set_tensors(staged)
             if self.capacity is not None and self.capacity.tensor_bytes is not None:
                 self._uses.write()
-                self._drop([slot for one in self._store.erase_excess(self.capacity, wait=0) for slot in one.slots])
+                self._store.erase_excess(self.capacity, wait=0)
 
     def _pieces(self, cold: Sequence[SlotId]) -> list[dict[SlotId, str]]:
         """Return the texts that must be compiled for slots: their own, or all of their documents."""

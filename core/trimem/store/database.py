@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +21,7 @@ from trimem.store.schema import CODED, ITEMS, BankRow, ChangeRow
 from trimem.store.scope import as_written, check_key
 from trimem.store.shards import ShardChange
 from trimem.store.tensors import TensorStore
+from trimem.types import SlotId
 
 CHANGES_KEPT = 100_000
 """Changes that are noted; who was away for longer reads all slots again."""
@@ -43,6 +44,7 @@ class Database:
         reader: What search reads.
         tensors: The files.
         made_by: Fingerprints of model and encoder, once it is known with what is written here; None is any.
+        forgets: Called with slots that were erased a moment ago, so that whoever holds anything of them lets go of it.
 
     Raises:
         SchemaVersionError: It was written by a newer trimem.
@@ -56,6 +58,7 @@ class Database:
         self._writing = writing(self._engine)
         self.reader = SearchReader(self._engine, self.now)
         self.made_by: tuple[str, str] | None = None
+        self.forgets: Callable[[Sequence[SlotId]], None] = lambda _: None
 
     def close(self) -> None:
         self._engine.dispose()
@@ -115,6 +118,8 @@ class Database:
             except BaseException:
                 change.undo()
                 raise
+        if change.erased:
+            self.forgets(change.erased)  # first of all: what follows may fail
         try:
             self.tensors.delete(change.removed)
         except DiskError as error:

@@ -69,7 +69,8 @@ class ErasableStore(ReadableStore):
                 ]
             doomed = sorted({slot_id for target in targets for slot_id in session.scalars(target)})
             if siblings:
-                change.leave(_siblings(session, doomed))
+                change.erased += (others := _siblings(session, doomed))
+                change.leave(others)
             bare = _bare_documents(session, namespace, ids, where)
             receipt = self._erase(session, change, namespace, doomed, "forgotten", bare)
         self.finish_erasures()
@@ -179,6 +180,7 @@ class ErasableStore(ReadableStore):
         bare: Collection[int] = (),
     ) -> ErasureReceipt:
         """Delete slots, those of their documents that have none left, and documents that never had any."""
+        change.erased += doomed
         touched = _documents_of(session, doomed)
         records, freed = change.leave(doomed)
         _blank(session, doomed)

@@ -36,6 +36,7 @@ class ShardChange:
 
     Attributes:
         removed: Shards whose files are to be deleted once the transaction is committed.
+        erased: Slots of which nothing is to be held in memory then.
     """
 
     def __init__(self, session: Session, tensors: TensorStore) -> None:
@@ -43,6 +44,7 @@ class ShardChange:
         self._tensors = tensors
         self._staged: list[StagedShard] = []
         self.removed: list[str] = []
+        self.erased: list[SlotId] = []
 
     def undo(self) -> None:
         """Remove what was staged and not published, after a failure."""

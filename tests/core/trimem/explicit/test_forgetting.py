@@ -8,7 +8,8 @@ import pytest
 from langchain_core.embeddings import DeterministicFakeEmbedding
 
 from tests.contracts.bank import PUMP
-from trimem import ExplicitBank, ExplicitConfig, LanguageModel
+from trimem import BankBusyError, ExplicitBank, ExplicitConfig, LanguageModel, NewItem
+from trimem.store.metadata import MetadataStore
 
 ENCODER = DeterministicFakeEmbedding(size=16)
 
@@ -20,6 +21,13 @@ def secret(number: int) -> str:
 def in_files(folder: Path, needles: list[bytes]) -> int:
     data = b"".join(file.read_bytes() for file in folder.rglob("*") if file.is_file())
     return sum(needle in data for needle in needles)
+
+
+def cached(bank: ExplicitBank) -> int:
+    """Return how many records are held in memory."""
+    cache = bank.stats().cache
+    assert cache is not None
+    return cache.records
 
 
 def test_500_secrets_are_in_no_file_once_they_are_forgotten(tmp_path: Path, tiny_llama: LanguageModel) -> None:
@@ -96,6 +104,40 @@ def test_pieces_that_knew_what_is_forgotten_are_compiled_anew(tmp_path: Path, ti
         assert before is not None
         assert after is not None
         assert not after["key"].equal(before["key"])
+
+
+def test_nothing_of_what_is_gone_is_held_in_memory(
+    tmp_path: Path, tiny_llama: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = " ".join(f"The code of boat {i} on this day is {secret(i)}." for i in range(6))
+    config = ExplicitConfig(reference_tokens=32, context="document")
+    with ExplicitBank.open(tmp_path, model=tiny_llama, encoder=ENCODER, config=config) as bank:
+
+        def held_of(namespace: str, *texts: str) -> int:
+            """Remember texts, have the model read them, and count what is held in memory."""
+            bank.remember(texts, namespace=namespace, ids=[f"{namespace}{i}" for i in range(len(texts))])
+            bank.ask("Which boat?", namespace=namespace, k=9, max_new_tokens=1)
+            return cached(bank)
+
+        parts = held_of("long", text)
+        assert parts > 1
+        bank.forget(namespace="long", ids=bank._store.ids(("long",), None)[0])
+        assert cached(bank) == 0, "the other parts knew of what is forgotten"
+        bank.forget(namespace="long")
+
+        items = bank.items(namespace="store")
+        items.write([NewItem((), "pump", {}, [PUMP])])
+        assert held_of("store") > 0
+        items.forget()
+        assert cached(bank) == 0
+
+        assert held_of("a", PUMP) > 0
+        monkeypatch.setattr(MetadataStore.finish_erasures, "__defaults__", (0.05,))
+        with bank._store.session() as reading:
+            reading.connection().exec_driver_sql("SELECT * FROM document").fetchone()
+            with pytest.raises(BankBusyError):
+                bank.forget(namespace="a")
+        assert cached(bank) == 0, "what failed was to overwrite the disk"
 
 
 @pytest.mark.parametrize("interrupted", ["files", "log"])
