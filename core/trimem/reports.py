@@ -138,7 +138,8 @@ class Problem:
     """Something in a bank that is not as it was written.
 
     Attributes:
-        kind: ``"database"``, ``"bank"``, ``"document"``, ``"slot"``, ``"index"``, ``"shard"`` or ``"stray"``.
+        kind: ``"database"``, ``"bank"``, ``"document"``, ``"item"``, ``"slot"``, ``"index"``, ``"shard"`` or
+            ``"stray"``.
         where: Which: a file, or the namespace and key of a document.
         what: What is wrong with it.
         slots: The slots it costs.

@@ -380,7 +380,7 @@ def _outcome(session: Session, row: DocumentRow, item: ItemRow | None, tensors: 
         mine[:2] == given[:2] and given[2] in (None, mine[2]) for mine, given in zip(ours, theirs, strict=True)
     )
     was = session.get(ItemRow, old.id)
-    same = same and (was and (was.checksum, was.expires_at)) == (item and (item.checksum, item.expires_at))
+    same = same and (was and was.checksum) == (item and item.checksum)
     return "unchanged" if same and old.checksum == row.checksum else "replaced"
 
 

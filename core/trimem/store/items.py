@@ -136,6 +136,7 @@ class ItemRows:
             for condition in _among(keys):
                 for document, item in session.execute(_ITEM.where(condition, self._alive(), ItemRow.ttl.is_not(None))):
                     item.expires_at = now + timedelta(seconds=item.ttl or 0)
+                    item.checksum = item.digest()
                     slots = select(SlotRow).where(SlotRow.document_id == document.id)
                     for slot in session.scalars(slots.options(undefer(SlotRow.vector), undefer(SlotRow.sentences))):
                         slot.expires_at = item.expires_at

@@ -131,6 +131,7 @@ class MetadataStore(ErasableStore):
                         slot.checksum = slot.digest()
                     if "expires_at" in terms and (item := session.get(ItemRow, row.id)) is not None:
                         item.expires_at = terms["expires_at"]
+                        item.checksum = item.digest()
                 session.flush()
                 session.expunge_all()
             touch(session)

@@ -242,7 +242,7 @@ class ItemRow(Base):
         created_at: When the item's first version was stored.
         ttl: Seconds that it lives after it was last written or read; None is for ever.
         expires_at: When it is to be erased.
-        checksum: Of the row but its expiry; :meth:`digest` as of the last write.
+        checksum: Of the row; :meth:`digest` as of the last write.
     """
 
     __tablename__ = "item"
@@ -255,7 +255,7 @@ class ItemRow(Base):
 
     def digest(self) -> str:
         """Return the checksum of what the row holds now."""
-        return checksum(self.created_at.isoformat(), self.ttl)
+        return item_checksum(self.created_at, self.ttl, self.expires_at)
 
 
 class ErasureRow(Base):
@@ -306,6 +306,11 @@ def document_checksum(
 ) -> str:
     """Return the checksum of a document's row."""
     return checksum(namespace, key, content_hash, text, json.dumps(meta, sort_keys=True), created_at.isoformat())
+
+
+def item_checksum(created_at: datetime, ttl: float | None, expires_at: datetime | None) -> str:
+    """Return the checksum of an item's row."""
+    return checksum(created_at.isoformat(), ttl, None if expires_at is None else expires_at.isoformat())
 
 
 def slot_checksum(

@@ -430,6 +430,18 @@ def test_what_a_model_made_of_items_is_known_to_be_its_own(
         ExplicitBank.open(tmp_path / "items", model=tiny.build("mistral"), encoder=encoder)
 
 
+def test_a_damaged_expiry_is_found(items: Items, clock: Clock) -> None:
+    items.write([NewItem(ANN, "a", {"n": 1}, ["It says so."], MINUTE), NewItem(ANN, "b", {"n": 2})])
+    clock.now += MINUTE / 2
+    items.get([(ANN, "a")], refresh=True)
+    assert integrity.verify(items._store).ok, "a read changes it rightly"
+    with items._store.changing() as (session, _):
+        session.connection().exec_driver_sql("UPDATE item SET expires_at = '2031-01-01 00:00:00' WHERE ttl IS NOT NULL")
+    (problem,) = integrity.verify(items._store).problems
+    assert (problem.kind, problem.where) == ("item", "store/users/ann/a")
+    items.write([NewItem(ANN, "a", {"n": 1})])  # which makes it good
+
+
 def test_a_damaged_item_is_repaired_as_an_item(bank: ExplicitBank) -> None:
     items = bank.items(namespace="store")
     items.write([NewItem(ANN, "pump", {"text": PUMP}, [PUMP], 9 * MINUTE), say("boat", BOAT)])

@@ -12,9 +12,10 @@ from alembic import command
 from safetensors.torch import load_file, save_file
 
 from tests.contracts.bank import BOAT, PUMP
-from tests.core.trimem.store.test_capacity import held, opened, put
+from tests.core.trimem.store.test_capacity import held, opened, put, put_item
 from tests.core.trimem.store.test_engine import config
 from trimem import ExplicitBank, ExplicitConfig, LanguageModel
+from trimem.store import integrity
 from trimem.store.capacity import Capacity
 from trimem.store.engine import open_engine, writing
 from trimem.store.metadata import MetadataStore, utc_now
@@ -80,18 +81,21 @@ def test_files_of_single_records_are_taken_into_shards(
 
 def test_what_was_used_most_is_still_what_was(tmp_path: Path) -> None:
     store = opened(tmp_path, utc_now)
+    put_item(store, "x")
     for key in "123456":
         put(store, key)
     store.close()
     downgraded(tmp_path / "bank.sqlite", "0005")
     with closing(sqlite3.connect(tmp_path / "bank.sqlite")) as connection, connection:
+        connection.execute("UPDATE item SET checksum = 'without the expiry'")
         # As it was then: the binary logarithm of uses, those of a half-life later counting for twice as much.
         connection.executemany("UPDATE slot SET warmth = ? WHERE slot_id = ?", [(2.5, "a1-0"), (1.2, "a3-0")])
     store = MetadataStore(tmp_path / "bank.sqlite")
     try:
         store.erase_excess(Capacity(slots=3, half_life=4.0))
-        assert held(store) == ["1", "3", "6"]
+        assert held(store) == ["x", "1", "3", "6"]
         store.erase_excess(Capacity(slots=1, half_life=4.0))
-        assert held(store) == ["1"]
+        assert held(store) == ["x", "1"]
+        assert integrity.verify(store).ok
     finally:
         store.close()
