@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from tests.contracts.bank import BOAT, CAKE, PUMP
-from trimem import ExplicitBank, LanguageModel
+from trimem import ExplicitBank, LanguageModel, TransitBank
 from trimem.cli import app
 from trimem.explicit.select import NAMES
 
@@ -526,6 +526,23 @@ def test_slots_of_a_fixed_number(docs: Path, bank: str, model: str, tmp_path: Pa
     trimem("forget", *here(bank), "--all")
     assert json_of("stats", "--bank", bank)["slots"] == 0
     assert "fit-texts" in trimem("transit", "--help").stdout
+
+
+def test_a_bank_is_made_with_a_codec_of_its_own(tmp_path: Path, bank: str) -> None:
+    texts, codec, other = tmp_path / "texts.txt", str(tmp_path / "own.safetensors"), str(tmp_path / "other.safetensors")
+    texts.write_text(f"{PUMP}\n{BOAT}\n{CAKE}\n{PUMP} {BOAT}\n{BOAT} {CAKE}\n{CAKE} {PUMP}\n")
+    made = json_of("transit", "fit-texts", str(texts), "--codec", codec, "--code", "2")
+    json_of("transit", "fit-texts", str(texts), "--codec", other, "--code", "4")
+    told = (str(texts), *here(bank), "--mechanism", "transit")
+    trimem("remember", *told, "--codec", codec)
+    with TransitBank.open(bank) as opened:
+        assert opened.codec.fingerprint == made["fingerprint"]
+    trimem("remember", *told, "--codec", codec)
+    assert "FingerprintMismatch" in trimem("remember", *told, "--codec", other, code=1).stderr
+    for mechanism in ("explicit", "resonance"):
+        refused = ("remember", str(texts), *here(f"{bank}-new"), "--mechanism", mechanism, "--codec", codec)
+        assert "--codec is of transit memory" in trimem(*refused, code=1).stderr
+    assert not Path(f"{bank}-new").exists()
 
 
 def looked_after(bank: str, tmp_path: Path) -> None:
