@@ -28,7 +28,8 @@ test: setup
 test-lowest: $(LOWEST)/.installed
 	$(LOWEST)/bin/python -m pytest -W default::DeprecationWarning \
 		-W default::pydantic.warnings.UnsupportedFieldAttributeWarning tests/integrations tests/core/trimem/store tests/core/trimem/lm \
-		tests/core/trimem/text tests/core/trimem/server tests/core/trimem/explicit/test_bank.py
+		tests/core/trimem/text tests/core/trimem/server tests/core/trimem/explicit/test_bank.py \
+		tests/core/trimem/explicit/test_asking.py
 
 $(LOWEST)/.installed: pyproject.toml constraints-lowest.txt
 	$(PYTHON) -m venv $(LOWEST)

@@ -14,6 +14,7 @@ ROOT = Path(__file__).parent.parent
 LINK = re.compile(r"\]\(([^)#\s]*)(?:#[^)\s]*)?\)")
 CODE = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
 NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
+TEST = re.compile(r"`([\w/]+\.py)`")
 
 
 def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
@@ -31,6 +32,13 @@ def test_links_of_pages_outside_the_site_lead_somewhere(page: Path) -> None:
     for target in LINK.findall(CODE.sub("", page.read_text())):
         if target and "://" not in target:
             assert (ROOT / target).exists(), target
+
+
+def test_the_tests_that_hold_the_guarantees_are_there() -> None:
+    files = {file.relative_to(ROOT).as_posix() for file in (ROOT / "tests").rglob("*.py")}
+    named = set(TEST.findall((ROOT / "docs" / "guarantees.md").read_text()))
+    assert len(named) > 20
+    assert {name for name in named if not any(f"/{file}".endswith(f"/{name}") for file in files)} == set()
 
 
 def test_the_chinese_readme_says_what_the_english_one_says() -> None:

@@ -73,11 +73,8 @@ def errors_said(command: Callable[P, R]) -> Callable[P, R]:
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return command(*args, **kwargs)
-        except TrimemError as error:
-            err.print(f"[red]{type(error).__name__}:[/] {escape(str(error))}")
-            raise typer.Exit(1) from None
-        except OSError as error:
-            if error.filename is None:
+        except (TrimemError, OSError) as error:
+            if isinstance(error, OSError) and error.filename is None:
                 raise  # not about a file
             err.print(f"[red]{type(error).__name__}:[/] {escape(str(error))}")
             raise typer.Exit(1) from None

@@ -23,6 +23,10 @@ MechanismOption = Annotated[
     str | None,
     typer.Option("--mechanism", help=f"Of a new bank: {', '.join(MECHANISMS)}; explicit by default."),
 ]
+CodecOption = Annotated[
+    Path | None,
+    typer.Option("--codec", help="Of a new bank of transit memory: a file of trimem transit fit-texts."),
+]
 
 
 @contextmanager
@@ -33,6 +37,7 @@ def open_bank(
     create: bool = False,
     mechanism: str | None = None,
     max_slots: int | None = None,
+    codec: Path | None = None,
 ) -> Iterator[SlotBank]:
     """Open a bank for the length of a ``with`` block.
 
@@ -43,9 +48,10 @@ def open_bank(
         max_slots: The most slots that what is written leaves there; None is any number. Of transit memory, how many
             there are.
         mechanism: Of a new one; None is the mechanism of the one there is, and for a new one explicit memory.
+        codec: File of what compresses the embeddings of a new bank of transit memory; None is trimem's own.
 
     Raises:
-        InvalidInputError: The mechanism is unknown, or another than the bank's, or takes no model.
+        InvalidInputError: The mechanism is unknown, or another than the bank's, or takes no model, or no codec.
     """
     from trimem.banks.folder import mechanism_of
     from trimem.explicit.bank import ExplicitBank
@@ -61,7 +67,9 @@ def open_bank(
     if mechanism == TransitBank.mechanism:
         if model is not None:
             raise InvalidInputError("no model reads a bank of transit memory: leave --model out")
-        opened = TransitBank.open(bank, slots=max_slots, create=create)
+        opened = TransitBank.open(bank, slots=max_slots, codec=codec, create=create)
+    elif codec is not None:
+        raise InvalidInputError("--codec is of transit memory: leave it out, or make a bank with --mechanism transit")
     else:
         kind = ResonanceBank if mechanism == ResonanceBank.mechanism else ExplicitBank
         capacity = None if max_slots is None else Capacity(slots=max_slots)

@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from trimem.checks import as_namespace
-from trimem.cli.banks import MechanismOption, open_bank, open_to_ask
+from trimem.cli.banks import CodecOption, MechanismOption, open_bank, open_to_ask
 from trimem.console import (
     BankOption,
     JsonOption,
@@ -57,6 +57,7 @@ def remember(
     max_slots: MaxSlotsOption = None,
     model: ModelOption = None,
     mechanism: MechanismOption = None,
+    codec: CodecOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Compile documents; unchanged files are skipped, changed ones replace what they were."""
@@ -67,7 +68,7 @@ def remember(
     files = list(read_paths(paths, max_bytes=as_bytes(max_mb)))
     texts = [file for file in files if isinstance(file, SourceText)]
     unread = [file for file in files if not isinstance(file, SourceText)]
-    with open_bank(bank, model, create=True, mechanism=mechanism, max_slots=max_slots) as opened:
+    with open_bank(bank, model, create=True, mechanism=mechanism, max_slots=max_slots, codec=codec) as opened:
         before = opened.stats(namespace=path)
         if texts:
             opened.remember(

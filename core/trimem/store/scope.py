@@ -68,10 +68,10 @@ def having(where: Where | None) -> list[ColumnElement[bool]]:
 
 
 def check_filter(where: Where | None) -> None:
-    """Raise if what is given is no filter at all, or larger than SQLite can read; what stands in it is not looked at.
+    """Raise if what is given is no mapping, or larger than SQLite can read; its keys and values are not looked at.
 
     Raises:
-        InvalidInputError: So it is.
+        InvalidInputError: It is no mapping and not None, or nested too deeply or too large.
     """
     if where is not None and not isinstance(where, Mapping):
         raise InvalidInputError(f"a filter is a mapping of metadata keys to values, or None, got {shown(where)}")

@@ -40,7 +40,7 @@ from trimem.types import Namespace, SlotId
 
 _NO_CODEC = (
     "trimem has no codec for the encoder {}: fit one to embeddings of texts like yours with trimem.transit.train.fit, "
-    "or trimem transit fit-texts, and give it as codec="
+    "or trimem transit fit-texts, and give it as codec= (--codec)"
 )
 
 LIKE = 4

@@ -14,7 +14,7 @@ import pytest
 from langchain_core.embeddings import DeterministicFakeEmbedding
 
 from tests.core.trimem.test_malformed import ANYTHING, FULL
-from tests.core.trimem.transit.test_bank import CODEC, Letters
+from tests.letters import CODEC, Letters
 from trimem import (
     Capacity,
     ExplicitBank,

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from typer.testing import CliRunner
 
-from tests.core.trimem.transit.test_bank import CODEC, Letters, small_codec
+from tests.letters import CODEC, Letters, small_codec
 from trimem import FingerprintMismatch, InvalidInputError, TransitBank, TransitConfig
 from trimem.cli import app
 from trimem.transit.idrp import Idrp

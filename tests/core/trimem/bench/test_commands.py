@@ -1,0 +1,193 @@
+"""``trimem bench``: what each command writes and prints."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.commands import trimem
+from tests.contracts.bank import BOAT, CAKE, PUMP
+from trimem.explicit.select import NAMES
+
+
+def test_bench_writes_its_contract(tmp_path: Path, model: str) -> None:
+    squad = {
+        "data": [
+            {
+                "paragraphs": [
+                    {"context": text, "qas": [{"question": question, "answers": [{"text": answer}]}]}
+                    for text, question, answer in (
+                        (PUMP, "At which pressure does the pump run?", "nine bar"),
+                        (BOAT, "When does the boat leave?", "Tuesday"),
+                        (CAKE, "How many eggs does the cake need?", "eleven"),
+                    )
+                ]
+            }
+        ]
+    }
+    data, out, plot = tmp_path / "squad.json", tmp_path / "out.json", tmp_path / "plot.png"
+    data.write_text(json.dumps(squad))
+    arguments = ("--data", str(data), "--refs", "1", "--n", "3", "--model", model, "--seed", "0")
+    chosen = ("--system", "explicit_dense", "--system", "explicit_int8", "--system", "text_rag_cached_prefix")
+    lengths = ("--length", "2", "--length", "1")
+    trimem("bench", "explicit", *arguments, *chosen, *lengths, "--json", str(out), "--plot", str(plot))
+    result = json.loads(out.read_text())
+    assert [row["system"] for row in result["rows"]] == [
+        "closed_book",
+        "text_rag",  # one reference is last and first
+        "text_rag_best_first",
+        "explicit_dense",
+        "explicit_int8",
+        "text_rag_cached_prefix",
+    ]
+    for row in result["rows"]:
+        assert set(row) == {
+            "system",
+            "answer_nll",
+            "f1",
+            "em",
+            "ttft_ms_p50",
+            "prefill_tokens",
+            "decode_tok_s",
+            "bytes_per_ref",
+            "gap_closed",
+            "gap_closed_low",
+            "gap_closed_high",
+        }
+    timed = result["lengths"]
+    assert [(row["refs"], row["system"]) for row in timed[:2]] == [(1, "closed_book"), (1, "text_rag_best_last")]
+    assert len(timed) == 2 * len(result["rows"])
+    assert timed[0]["context_tokens"] < timed[-1]["context_tokens"]
+    assert all(list(row) == ["system", "refs", "context_tokens", "ttft_ms_p50"] for row in timed)
+    closed, text, _, memory, small, cached = result["rows"]
+    assert (result["recall_at_k"], result["refs"], result["n"]) == (1.0, 1, 3)
+    assert (closed["gap_closed"], text["gap_closed"]) == (0.0, 1.0)
+    assert memory["answer_nll"] == pytest.approx(text["answer_nll"], abs=0.05), "one reference reads as its text"
+    assert memory["prefill_tokens"] < closed["prefill_tokens"] < text["prefill_tokens"]
+    assert cached["answer_nll"] == pytest.approx(text["answer_nll"], abs=1e-3), "the same, computed before"
+    assert small["answer_nll"] == pytest.approx(memory["answer_nll"], abs=0.05)
+    assert closed["bytes_per_ref"] < text["bytes_per_ref"] < small["bytes_per_ref"] < memory["bytes_per_ref"]
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    broken = tmp_path / "broken.json"
+    broken.write_text("{}")
+    said = trimem("bench", "explicit", "--data", str(broken), "--model", model, "--json", str(out), code=1)
+    assert "SQuAD" in said.stderr
+
+
+def test_bench_needle_writes_its_contract(tmp_path: Path, model: str) -> None:
+    essays, out, plot = tmp_path / "essays", tmp_path / "out.json", tmp_path / "plot.png"
+    essays.mkdir()
+    (essays / "one.txt").write_text(" ".join(f"Sentence {i} is not the last of them." for i in range(60)))
+    arguments = ("--data", str(essays), "--refs", "1", "--n", "2", "--model", model, "--seed", "3", "--json", str(out))
+    said = trimem("bench", "needle", *arguments, "--tokens", "128", "--tokens", "900", "--plot", str(plot)).stdout
+    result = json.loads(out.read_text())
+    assert (result["benchmark"], result["tokens"], result["n"], result["seed"]) == ("needle", [128, 900], 2, 3)
+    assert len(result["rows"]) == 6
+    for row in result["rows"]:
+        assert list(row) == ["system", "tokens", "recall_at_k", "found", "answer_nll", "ttft_ms_p50"]
+        assert row["system"] in said
+    assert result["rows"][-1]["found"] is None, "900 tokens do not fit the model"
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    assert "tokens long" in trimem("bench", "needle", *arguments, "--tokens", "90000", code=1).stderr
+    trimem("bench", "needle", *arguments, code=2)
+
+
+def test_bench_hops_writes_its_contract(tmp_path: Path, model: str) -> None:
+    out, plot = tmp_path / "out.json", tmp_path / "plot.png"
+    arguments = ("--n", "2", "--distractors", "3", "--model", model, "--seed", "3", "--json", str(out))
+    said = trimem("bench", "hops", *arguments, "--refs", "2", "--oracle", "--plot", str(plot)).stdout
+    result = json.loads(out.read_text())
+    assert (result["benchmark"], result["n"], result["facts"], result["oracle"]) == ("hops", 2, 10, True)
+    for row in result["rows"]:
+        assert list(row) == [
+            "system",
+            "recall_at_k",
+            "answer_nll",
+            "f1",
+            "em",
+            "nll_minus_text_low",
+            "nll_minus_text_high",
+        ]
+        assert row["system"] in said
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    assert "InvalidInputError" in trimem("bench", "hops", *arguments, "--refs", "1", "--oracle", code=1).stderr
+
+
+def test_bench_selection_writes_its_contract(tmp_path: Path, model: str) -> None:
+    paragraphs = [
+        {"context": text, "qas": [{"question": question, "answers": [{"text": answer}]}]}
+        for text, question, answer in (
+            (PUMP, "At which pressure does the pump run?", "nine bar"),
+            (BOAT, "When does the boat leave?", "Tuesday"),
+        )
+    ]
+    data, out = tmp_path / "squad.json", tmp_path / "out.json"
+    data.write_text(json.dumps({"data": [{"paragraphs": paragraphs}]}))
+    trimem("bench", "selection", "--data", str(data), "--n", "2", "--refs", "2", "--model", model, "--json", str(out))
+    result = json.loads(out.read_text())
+    assert {(row["rule"], row["tokens"]) for row in result["rows"]} == {
+        (rule, tokens) for rule in NAMES for tokens in (8, 16, 32, 64, 128)
+    }
+    whole = {round(row["answer_nll"], 2) for row in result["rows"] if row["tokens"] == 128}
+    assert whole == {round(result["nll_dense"], 2)}, "where all tokens are kept, it does not matter who chose"
+    assert len({row["answer_nll"] for row in result["rows"] if row["tokens"] == 8}) > 3
+
+
+def test_bench_serving_writes_its_contract(tmp_path: Path, model: str) -> None:
+    paragraphs = [
+        {"context": text, "qas": [{"question": question, "answers": [{"text": answer}]}]}
+        for text, question, answer in (
+            (PUMP, "At which pressure does the pump run?", "nine bar"),
+            (BOAT, "When does the boat leave?", "Tuesday"),
+        )
+    ]
+    data, out, plot = tmp_path / "squad.json", tmp_path / "out.json", tmp_path / "plot.png"
+    data.write_text(json.dumps({"data": [{"paragraphs": paragraphs}]}))
+    arguments = ("--data", str(data), "--model", model, "--json", str(out), "--refs", "2", "--n", "2")
+    sized = ("--new-tokens", "70", "--slots", "2", "--slots", "300", "--plot", str(plot))
+    said = trimem("bench", "serving", *arguments, *sized).stdout
+    result = json.loads(out.read_text())
+    assert [row["tier"] for row in result["tiers"]] == ["warm", "disk", "text", "compile"]
+    assert all(0 < row["load_ms_p50"] < row["ttft_ms_p50"] for row in result["tiers"])
+    assert [row["every"] for row in result["exchange"]] == [None, 64]
+    assert [row["slots"] for row in result["slots"]] == [2, 300]
+    assert [(row["read"], row["n"]) for row in result["citations"]] == [("dense", 2)]
+    assert "ttft_ms_p50" in said
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    assert "at least 2" in trimem("bench", "serving", *arguments, "--new-tokens", "1", code=1).stderr
+
+
+def test_bench_recall_writes_its_contract(tmp_path: Path, model: str) -> None:
+    paragraphs = [
+        {"context": text, "qas": [{"question": question, "answers": [{"text": "x"}]}]}
+        for text, question in (
+            (PUMP, "At which pressure does the pump run?"),
+            (BOAT, "When does the boat leave?"),
+            (CAKE, "How many eggs?"),
+        )
+    ]
+    data, out, plot = tmp_path / "squad.json", tmp_path / "out.json", tmp_path / "plot.png"
+    data.write_text(json.dumps({"data": [{"paragraphs": paragraphs}]}))
+    arguments = ("--data", str(data), "--format", "squad", "--model", model, "--json", str(out), "--seed", "3")
+    said = trimem("bench", "recall", *arguments, "--n", "3", "--plot", str(plot)).stdout
+    result = json.loads(out.read_text())
+    assert (result["benchmark"], result["n"], result["seed"], result["texts"]) == ("recall", 3, 3, {"paragraph": 3})
+    assert [row["system"] for row in result["rows"]] == ["bm25", "minilm", "rrf", "trimem", "trimem_reread"]
+    for row in result["rows"]:
+        assert list(row) == ["level", "system", "n", "hit_at_1", "hit_at_5", "hit_at_10", "mrr", "p50_ms"]
+        assert row["system"] in said
+        assert row["hit_at_5"] == row["hit_at_10"] == 1.0
+        assert row["p50_ms"] > 0
+    assert result["rows"][0]["hit_at_1"] == result["rows"][3]["hit_at_1"] == 1.0
+    assert {(each["system"], each["metric"]) for each in result["differences"]} == {
+        (system, metric)
+        for system in ("rrf", "trimem", "trimem_reread")
+        for metric in ("hit_at_1", "hit_at_5", "hit_at_10", "mrr")
+    }
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    few = trimem("bench", "recall", *arguments, "--n", "1", "--system", "trimem").stdout
+    assert "rrf" not in few
+    assert "systems are" in trimem("bench", "recall", *arguments, "--system", "magic", code=1).stderr
+    assert "at least 1" in trimem("bench", "recall", *arguments, "--n", "0", code=1).stderr

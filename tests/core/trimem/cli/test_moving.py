@@ -1,0 +1,28 @@
+"""``trimem export`` and ``import``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.commands import here, json_of, trimem
+
+
+def test_a_bank_moves_in_a_file(docs: Path, bank: str, model: str, tmp_path: Path) -> None:
+    trimem("remember", str(docs), *here(bank), "--model", model)
+    file, other = str(tmp_path / "memory.zip"), str(tmp_path / "other")
+    assert "2 documents, 2 slots, 2 of them with tensors" in trimem("export", file, "--bank", bank).stdout
+    assert json_of("export", file, "--bank", bank, "--namespace", "acme")["documents"] == 2
+    assert "2 documents added, 0 replaced, 0 unchanged" in trimem("import", file, "--bank", other).stdout
+    assert json_of("import", file, "--bank", other)["unchanged"] == 2
+    assert json_of("verify", "--bank", other)["ok"]
+    boat = [hit["id"] for hit in json_of("recall", "When does the boat leave?", *here(bank), "-k", "1")]
+    assert boat == [hit["id"] for hit in json_of("recall", "When does the boat leave?", *here(other), "-k", "1")]
+    answers = [json_of("ask", "boat?", *here(each), "--max-new-tokens", "5")["text"] for each in (bank, other)]
+    assert answers[0] == answers[1]
+
+    Path(file).write_bytes(Path(file).read_bytes()[:-20])
+    new = tmp_path / "new"
+    assert "CorruptExportError" in trimem("import", file, "--bank", str(new), code=1).stderr
+    assert "BankNotFoundError" in trimem("export", file, "--bank", str(new), code=1).stderr
+    assert not new.exists()
+    trimem("export", "--bank", bank, code=2)
