@@ -38,6 +38,7 @@ def open_bank(
     mechanism: str | None = None,
     max_slots: int | None = None,
     codec: Path | None = None,
+    encoder: str | None = None,
 ) -> Iterator[SlotBank]:
     """Open a bank for the length of a ``with`` block.
 
@@ -48,6 +49,7 @@ def open_bank(
         max_slots: The most slots that what is written leaves there; None is any number. Of transit memory, how many
             there are.
         mechanism: Of a new one; None is the mechanism of the one there is, and for a new one explicit memory.
+        encoder: Hugging Face id or folder; None is the bank's, and all-MiniLM-L6-v2 for a new one.
         codec: File of what compresses the embeddings of a new bank of transit memory; None is trimem's own.
 
     Raises:
@@ -67,25 +69,26 @@ def open_bank(
     if mechanism == TransitBank.mechanism:
         if model is not None:
             raise InvalidInputError("no model reads a bank of transit memory: leave --model out")
-        opened = TransitBank.open(bank, slots=max_slots, codec=codec, create=create)
+        opened = TransitBank.open(bank, slots=max_slots, codec=codec, encoder=encoder, create=create)
     elif codec is not None:
         raise InvalidInputError("--codec is of transit memory: leave it out, or make a bank with --mechanism transit")
     else:
         kind = ResonanceBank if mechanism == ResonanceBank.mechanism else ExplicitBank
         capacity = None if max_slots is None else Capacity(slots=max_slots)
-        opened = kind.open(bank, model=model, create=create, capacity=capacity)
+        opened = kind.open(bank, model=model, encoder=encoder, create=create, capacity=capacity)
     with opened:
         yield opened
 
 
 @contextmanager
-def open_to_ask(bank: Path, model: str | None) -> Iterator[ExplicitBank | ResonanceBank]:
+def open_to_ask(bank: Path, model: str | None, encoder: str | None = None) -> Iterator[ExplicitBank | ResonanceBank]:
     """Open a bank that a model can attend to, with a model, for the length of a ``with`` block.
 
     Args:
         bank: Its folder.
         model: What :func:`trimem.load_model` takes; None is the bank's, and for resonance memory, which any model
             reads, the small default.
+        encoder: As of :func:`open_bank`.
 
     Raises:
         InvalidInputError: The bank is of transit memory.
@@ -104,6 +107,6 @@ def open_to_ask(bank: Path, model: str | None) -> Iterator[ExplicitBank | Resona
         )
     if mechanism == ResonanceBank.mechanism and model is None:
         model = DEFAULT_NAME
-    with open_bank(bank, model) as opened:
+    with open_bank(bank, model, encoder=encoder) as opened:
         assert isinstance(opened, ExplicitBank | ResonanceBank)  # as its mechanism says
         yield opened

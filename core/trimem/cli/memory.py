@@ -17,6 +17,7 @@ from trimem.checks import as_namespace
 from trimem.cli.banks import CodecOption, MechanismOption, open_bank, open_to_ask
 from trimem.console import (
     BankOption,
+    EncoderOption,
     JsonOption,
     LargestOption,
     MaxSlotsOption,
@@ -58,6 +59,7 @@ def remember(
     model: ModelOption = None,
     mechanism: MechanismOption = None,
     codec: CodecOption = None,
+    encoder: EncoderOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Compile documents; unchanged files are skipped, changed ones replace what they were."""
@@ -68,7 +70,9 @@ def remember(
     files = list(read_paths(paths, max_bytes=as_bytes(max_mb)))
     texts = [file for file in files if isinstance(file, SourceText)]
     unread = [file for file in files if not isinstance(file, SourceText)]
-    with open_bank(bank, model, create=True, mechanism=mechanism, max_slots=max_slots, codec=codec) as opened:
+    with open_bank(
+        bank, model, create=True, mechanism=mechanism, max_slots=max_slots, codec=codec, encoder=encoder
+    ) as opened:
         before = opened.stats(namespace=path)
         if texts:
             opened.remember(
@@ -118,6 +122,7 @@ def ask(
     ] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Mark what each sentence is from, and quote it.")] = False,
     model: ModelOption = None,
+    encoder: EncoderOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Answer a question from memory, without reading the documents again.
@@ -126,7 +131,7 @@ def ask(
     """
     from trimem.explicit.bank import ExplicitBank
 
-    with open_to_ask(bank, model) as opened:
+    with open_to_ask(bank, model, encoder) as opened:
         options: dict[str, Any] = {
             "namespace": namespace.split("/"),
             "k": k,
@@ -182,10 +187,11 @@ def recall(
     k: Annotated[int, typer.Option("--k", "-k", help="How many at most.")] = 4,
     where: WhereOption = None,
     min_trust: MinTrustOption = 0.0,
+    encoder: EncoderOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Find references by words and by meaning."""
-    with open_bank(bank) as opened:
+    with open_bank(bank, encoder=encoder) as opened:
         hits = opened.recall(query, k, namespace=namespace.split("/"), where=_where(where), min_trust=min_trust)
     if as_json:
         print_json([_hit(hit) for hit in hits])

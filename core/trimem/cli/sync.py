@@ -12,6 +12,7 @@ from rich.markup import escape
 from trimem.checks import is_folder
 from trimem.console import (
     BankOption,
+    EncoderOption,
     JsonOption,
     LargestOption,
     ModelOption,
@@ -33,6 +34,7 @@ def sync(
     namespace: NamespaceOption,
     max_mb: LargestOption = 16,
     model: ModelOption = None,
+    encoder: EncoderOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Follow a folder: compile files that are new or changed, forget those that are gone, leave the rest alone.
@@ -44,7 +46,7 @@ def sync(
     if not is_folder(folder) and is_folder(bank) is None:
         raise InvalidInputError(f"there is no folder {folder}")
     quiet()
-    with ExplicitBank.open(bank, model=model) as opened:
+    with ExplicitBank.open(bank, model=model, encoder=encoder) as opened:
         report = opened.sync(folder, namespace=namespace.split("/"), max_bytes=as_bytes(max_mb))
     if as_json:
         print_json(asdict(report))

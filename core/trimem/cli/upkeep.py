@@ -9,7 +9,17 @@ import typer
 from rich.markup import escape
 
 from trimem.cli.banks import open_bank
-from trimem.console import BankOption, JsonOption, MaxSlotsOption, ModelOption, err, errors_said, out, print_json
+from trimem.console import (
+    BankOption,
+    EncoderOption,
+    JsonOption,
+    MaxSlotsOption,
+    ModelOption,
+    err,
+    errors_said,
+    out,
+    print_json,
+)
 from trimem.reports import Problem
 
 
@@ -31,9 +41,11 @@ def verify(bank: BankOption, as_json: JsonOption = False) -> None:
 
 
 @errors_said
-def repair(bank: BankOption, model: ModelOption = None, as_json: JsonOption = False) -> None:
+def repair(
+    bank: BankOption, model: ModelOption = None, encoder: EncoderOption = None, as_json: JsonOption = False
+) -> None:
     """Make again what is damaged and can be made again; exits with 1 if anything is left."""
-    with open_bank(bank, model) as opened:
+    with open_bank(bank, model, encoder=encoder) as opened:
         report = opened.repair()
     if as_json:
         print_json(asdict(report))

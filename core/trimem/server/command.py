@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from trimem.console import BankOption, ModelOption, as_bytes, err, errors_said, quiet
+from trimem.console import BankOption, EncoderOption, ModelOption, as_bytes, err, errors_said, quiet
 from trimem.errors import InvalidInputError, MissingDependencyError
 
 
@@ -18,6 +18,7 @@ from trimem.errors import InvalidInputError, MissingDependencyError
 def serve(
     bank: BankOption,
     model: ModelOption = None,
+    encoder: EncoderOption = None,
     namespace: Annotated[
         str | None,
         typer.Option("--namespace", help="Whose memory, as a/b, where there are no keys.", envvar="TRIMEM_NAMESPACE"),
@@ -60,7 +61,7 @@ def serve(
     quiet()
     config = ServerConfig(k, read, max_new_tokens, waiting, as_bytes(max_mb), name)
     opened_by = None if keys is None else Keys.read(keys)
-    with ExplicitBank.open(bank, model=model) as opened:
+    with ExplicitBank.open(bank, model=model, encoder=encoder) as opened:
         path = None if namespace is None else namespace.split("/")
         app = create_app(opened, keys=opened_by, namespace=path, config=config)
         err.print("every request is logged with its method, path, status and time; nothing of what is said")

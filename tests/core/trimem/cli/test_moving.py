@@ -1,10 +1,14 @@
-"""``trimem export`` and ``import``."""
+"""``trimem export``, ``import``, and ``recompile`` to another encoder."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
+import pytest
+
 from tests.commands import here, json_of, trimem
+from trimem.text.encoders import _default_folder
 
 
 def test_a_bank_moves_in_a_file(docs: Path, bank: str, model: str, tmp_path: Path) -> None:
@@ -26,3 +30,20 @@ def test_a_bank_moves_in_a_file(docs: Path, bank: str, model: str, tmp_path: Pat
     assert "BankNotFoundError" in trimem("export", file, "--bank", str(new), code=1).stderr
     assert not new.exists()
     trimem("export", "--bank", bank, code=2)
+
+
+def test_an_encoder_from_a_folder_is_named_again(
+    docs: Path, bank: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(_default_folder(), tmp_path / "own-encoder")
+    own = str(tmp_path / "own-encoder")
+    trimem("remember", str(docs), *here(bank), "--mechanism", "resonance")
+    trimem("recompile", "--bank", bank, "--encoder", own)
+    asked = ("recall", "When does the boat leave?", *here(bank), "-k", "1")
+    refused = trimem(*asked, code=1).stderr
+    assert "FingerprintMismatch" in refused
+    assert "own-encoder@" in refused
+    assert "boat.txt" in trimem(*asked, "--encoder", own).stdout
+    monkeypatch.setenv("TRIMEM_ENCODER", own)
+    assert "boat.txt" in trimem(*asked).stdout
+    assert json_of("remember", str(docs), *here(bank))["new_slots"] == 0
