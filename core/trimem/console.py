@@ -40,6 +40,10 @@ EncoderOption = Annotated[
         envvar="TRIMEM_ENCODER",
     ),
 ]
+NewModelOption = Annotated[
+    str | None,
+    typer.Option("--model", help="Hugging Face id, folder, GGUF file or gemma-3-270m; by default the small one."),
+]
 MinTrustOption = Annotated[float, typer.Option("--min-trust", help="Only slots trusted so far, from 0 to 1.")]
 MaxSlotsOption = Annotated[
     int | None, typer.Option("--max-slots", help="The most slots the bank may hold; those used least make room.")

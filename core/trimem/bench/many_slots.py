@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import insert, select
 
+from trimem.errors import InvalidInputError
 from trimem.explicit.config import ExplicitConfig
 from trimem.progress import track
 from trimem.store.metadata import MetadataStore, hash_text
@@ -117,6 +118,10 @@ def _store(folder: Path) -> MetadataStore:
     store = MetadataStore(folder / "bank.sqlite")
     made_by = {"mechanism": "explicit", "model_name": "m", "model_fingerprint": "m"}
     store.create_bank(**made_by, encoder_fingerprint=Vectors.fingerprint, config=ExplicitConfig().to_json())
+    row = store.bank()
+    if row is None or row.model_fingerprint != made_by["model_fingerprint"]:
+        store.close()
+        raise InvalidInputError(f"{folder} holds a bank that was not made up here: give a folder that is not there yet")
     return store
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from trimem.banks.folder import tend
+from trimem.errors import TrimemError
 from trimem.store.items import ItemRows, NewItem
 from trimem.store.metadata import Document, MetadataStore, NewSlot
 from trimem.store.schema import BankRow
@@ -23,7 +24,7 @@ NAMESPACE: Namespace = ("a",)
 """Where all is, unless another is given."""
 
 
-class DurabilityError(AssertionError):
+class DurabilityError(TrimemError):
     """A bank holds something else than what was acknowledged."""
 
 

@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from trimem.console import JsonOption, ModelOption, errors_said, out, print_json, quiet
+from trimem.console import JsonOption, NewModelOption, errors_said, out, print_json, quiet
 
 
 @errors_said
@@ -18,7 +18,7 @@ def demo(
     bank: Annotated[
         Path | None, typer.Option("--bank", help="Where to keep the demo's bank; by default the cache.")
     ] = None,
-    model: ModelOption = None,
+    model: NewModelOption = None,
     refs: Annotated[int, typer.Option("--refs", help="References a question.")] = 3,
     ask_all: Annotated[bool, typer.Option("--all", help="Ask all sixty questions and count.")] = False,
     read: Annotated[str, typer.Option("--read", help="dense or mixed, as of ask.")] = "dense",
@@ -36,10 +36,7 @@ def demo(
 @errors_said
 def advise(
     uses: Annotated[float, typer.Option("--uses", help="How often the text is used in the model's lifetime.")],
-    model: Annotated[
-        str | None,
-        typer.Option("--model", help="Hugging Face id, folder, GGUF file or gemma-3-270m; by default the small one."),
-    ] = None,
+    model: NewModelOption = None,
     as_json: JsonOption = False,
     plot: Annotated[Path | None, typer.Option("--plot", help="Where to draw the costs, as PNG or SVG.")] = None,
 ) -> None:
@@ -85,7 +82,7 @@ def advise(
 
 @errors_said
 def calibrate(
-    model: ModelOption = None,
+    model: NewModelOption = None,
     samples: Annotated[int, typer.Option("--samples", help="Made-up facts to measure on.")] = 12,
     seed: Annotated[int, typer.Option("--seed", help="Of the facts.")] = 0,
     head_bias: Annotated[bool, typer.Option("--head-bias", help="Also fit how much each head heeds memory.")] = False,

@@ -8,18 +8,26 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from trimem.bench.commands.shared import PlotOption, RefsOption, ResultOption, SystemOption, print_rows, write
-from trimem.console import ModelOption, errors_said, out, quiet
+from trimem.bench.commands.shared import (
+    PlotOption,
+    RefsOption,
+    ResultOption,
+    SystemOption,
+    benchmark,
+    print_rows,
+    write,
+)
+from trimem.console import NewModelOption, out, quiet
 
 
-@errors_said
+@benchmark
 def explicit(
     data: Annotated[Path, typer.Option("--data", help="A file of questions.")],
     json_path: ResultOption,
     format: Annotated[str, typer.Option("--format", help="Of the file: squad, squad_long, kv or locomo.")] = "squad",
     refs: RefsOption = 5,
     n: Annotated[int, typer.Option("--n", help="Questions.")] = 50,
-    model: ModelOption = None,
+    model: NewModelOption = None,
     dtype: Annotated[str | None, typer.Option("--dtype", help="Precision of the model, such as bfloat16.")] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of the draw of questions.")] = 0,
     system: Annotated[
@@ -66,14 +74,14 @@ def explicit(
     out.print(f"recall@{refs} {result['recall_at_k']:.3f} over {result['paragraphs']} paragraphs", highlight=False)
 
 
-@errors_said
+@benchmark
 def needle(
     data: Annotated[Path, typer.Option("--data", help="Folder of essays, each a .txt file.")],
     tokens: Annotated[list[int], typer.Option("--tokens", help="Length of the text; repeatable.")],
     json_path: ResultOption,
     refs: RefsOption = 5,
     n: Annotated[int, typer.Option("--n", help="Questions at each length, at depths from first to last.")] = 10,
-    model: ModelOption = None,
+    model: NewModelOption = None,
     seed: Annotated[int, typer.Option("--seed", help="Of essays and sentences.")] = 0,
     system: SystemOption = None,
     plot: PlotOption = None,
@@ -90,14 +98,14 @@ def needle(
     print_rows(result["rows"])
 
 
-@errors_said
+@benchmark
 def hops(
     json_path: ResultOption,
     refs: RefsOption = 5,
     n: Annotated[int, typer.Option("--n", help="Questions.")] = 50,
     distractors: Annotated[int, typer.Option("--distractors", help="Pairs of facts that nothing is asked about.")] = 50,
     oracle: Annotated[bool, typer.Option("--oracle", help="Read both facts, even where search misses one.")] = False,
-    model: ModelOption = None,
+    model: NewModelOption = None,
     seed: Annotated[int, typer.Option("--seed", help="Of all that is invented.")] = 0,
     system: SystemOption = None,
     plot: PlotOption = None,
@@ -122,11 +130,11 @@ def hops(
     print_rows(result["rows"])
 
 
-@errors_said
+@benchmark
 def follow_ups(
     json_path: ResultOption,
     refs: RefsOption = 3,
-    model: ModelOption = None,
+    model: NewModelOption = None,
 ) -> None:
     """Find and read answers to questions that are understood only from those before them."""
     from trimem.bench.follow_ups import run
@@ -139,13 +147,13 @@ def follow_ups(
     print_rows(result["reading"])
 
 
-@errors_said
+@benchmark
 def selection(
     data: Annotated[Path, typer.Option("--data", help="A file in SQuAD's format.")],
     json_path: ResultOption,
     refs: RefsOption = 5,
     n: Annotated[int, typer.Option("--n", help="Questions.")] = 40,
-    model: ModelOption = None,
+    model: NewModelOption = None,
     seed: Annotated[int, typer.Option("--seed", help="Of the draw of questions.")] = 0,
 ) -> None:
     """Compare the rules by which a head chooses the tokens it keeps."""
@@ -168,7 +176,7 @@ def selection(
     )
 
 
-@errors_said
+@benchmark
 def serving(
     data: Annotated[Path, typer.Option("--data", help="A file in SQuAD's format.")],
     json_path: ResultOption,
@@ -176,9 +184,10 @@ def serving(
     n: Annotated[int, typer.Option("--n", help="Questions.")] = 10,
     new_tokens: Annotated[int, typer.Option("--new-tokens", help="Of answers whose speed is taken.")] = 128,
     slots: Annotated[
-        list[int] | None, typer.Option("--slots", help="Among how many to search; repeatable. [default: 10, 100000]")
+        list[int] | None,
+        typer.Option("--slots", help="Among how many to search, 10 and 100,000 by default; repeatable."),
     ] = None,
-    model: ModelOption = None,
+    model: NewModelOption = None,
     seed: Annotated[int, typer.Option("--seed", help="Of the draw of questions.")] = 0,
     plot: PlotOption = None,
 ) -> None:

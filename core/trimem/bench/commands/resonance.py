@@ -7,12 +7,15 @@ from typing import Annotated
 
 import typer
 
-from trimem.bench.commands.shared import ResultOption, print_rows, write
-from trimem.console import ModelOption, errors_said, quiet
+from trimem.bench.commands.shared import ResultOption, benchmark, print_rows, write
+from trimem.console import NewModelOption, quiet
 from trimem.errors import InvalidInputError
 
+TOKENS = 4096
+"""How many a language model decodes, unless it is told."""
 
-@errors_said
+
+@benchmark
 def resonance(
     text: Annotated[Path, typer.Option("--text", help="A text file in UTF-8, or one in LoCoMo's format.")],
     json_path: ResultOption,
@@ -32,8 +35,8 @@ def resonance(
     part: Annotated[
         list[str] | None, typer.Option("--part", help="codec, consensus or search; all by default; repeatable.")
     ] = None,
-    tokens: Annotated[int, typer.Option("--tokens", help="Tokens that the language model decodes.")] = 4096,
-    model: ModelOption = None,
+    tokens: Annotated[int, typer.Option("--tokens", help="Tokens that the language model decodes.")] = TOKENS,
+    model: NewModelOption = None,
     device: Annotated[str | None, typer.Option("--device", help="Where to search, such as cuda.")] = None,
     query: Annotated[
         str | None,
@@ -53,7 +56,12 @@ def resonance(
     quiet()
     if format not in FORMATS:
         raise InvalidInputError(f"formats are {', '.join(FORMATS)}; got {format!r}")
+    if query is not None and plot is None:
+        raise InvalidInputError("--query is of --plot: leave it out, or say where to draw")
     if format == "locomo":
+        given = {"words": words, "system": system, "part": part, "model": model, "device": device, "plot": plot}
+        for option in [name for name, value in given.items() if value] + ["tokens"] * (tokens != TOKENS):
+            raise InvalidInputError(f"--{option} is of --format text: leave it out")
         result = run_dialogues(text, n=n, seed=seed, language=language)
         write(result, json_path)
         print_rows(result["dialogue"])

@@ -7,17 +7,17 @@ from typing import Annotated
 
 import typer
 
-from trimem.bench.commands.shared import PlotOption, ResultOption, print_rows, write
-from trimem.console import ModelOption, errors_said, quiet
+from trimem.bench.commands.shared import PlotOption, ResultOption, benchmark, print_rows, write
+from trimem.console import NewModelOption, quiet
 
 
-@errors_said
+@benchmark
 def recall(
     data: Annotated[Path, typer.Option("--data", help="A file of texts and queries.")],
     json_path: ResultOption,
     format: Annotated[str, typer.Option("--format", help="Of the file: squad, nq, cranfield or locomo.")] = "squad",
     n: Annotated[int, typer.Option("--n", help="Queries at each level.")] = 200,
-    model: ModelOption = None,
+    model: NewModelOption = None,
     seed: Annotated[int, typer.Option("--seed", help="Of the draw of queries.")] = 0,
     system: Annotated[
         list[str] | None, typer.Option("--system", help="What to compare with bm25 and minilm; repeatable.")

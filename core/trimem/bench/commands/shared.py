@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ParamSpec
 
 import typer
 from rich.table import Table
 
-from trimem.console import out
+from trimem.console import errors_said, out
+from trimem.drawing import check_picture
+from trimem.errors import InvalidInputError
+
+P = ParamSpec("P")
 
 ResultOption = Annotated[Path, typer.Option("--json", help="Where to write the result.")]
 PlotOption = Annotated[Path | None, typer.Option("--plot", help="Where to draw the result, as PNG or SVG.")]
@@ -23,9 +28,35 @@ FolderOption = Annotated[Path | None, typer.Option("--bank", help="Keep the bank
 RefsOption = Annotated[int, typer.Option("--refs", help="References a question.")]
 
 
+def benchmark(command: Callable[P, None]) -> Callable[P, None]:
+    """Let a command say errors, and look before it measures whether its result and plot can be written."""
+
+    @errors_said
+    @functools.wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        result, plot = kwargs["json_path"], kwargs.get("plot")
+        if isinstance(result, Path) and (result.is_dir() or not result.parent.is_dir()):
+            raise InvalidInputError(f"--json is a file in a folder that is there, got {result}")
+        if isinstance(plot, Path):
+            check_picture(plot)
+        command(*args, **kwargs)
+
+    return run
+
+
+def check_empty(folder: Path) -> None:
+    """Raise if anything lies in a folder.
+
+    Raises:
+        InvalidInputError: It does.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InvalidInputError(f"{folder} holds something already: give --bank a folder that is not there yet")
+
+
 @contextmanager
-def own_folder(folder: Path | None) -> Iterator[Path]:
-    """Give a folder that is not there yet, thrown away afterwards unless the user named it."""
+def kept_or_thrown_away(folder: Path | None) -> Iterator[Path]:
+    """Give the folder that the user named, or one that is thrown away afterwards."""
     if folder is not None:
         yield folder
         return

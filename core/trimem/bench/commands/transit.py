@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from trimem.bench.commands.shared import PlotOption, ResultOption, print_rows, write
-from trimem.console import errors_said, quiet
+from trimem.bench.commands.shared import PlotOption, ResultOption, benchmark, print_rows, write
+from trimem.console import quiet
 
 
-@errors_said
+@benchmark
 def transit(
     json_path: ResultOption,
     images: Annotated[Path | None, typer.Option("--images", help="Folder of images.")] = None,

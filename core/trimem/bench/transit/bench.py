@@ -17,6 +17,7 @@ from trimem.bench.transit.key_values import KV_SYSTEMS, measure_key_values
 from trimem.bench.transit.systems import FIXED, SYSTEMS, Task
 from trimem.bench.transit.talk import measure_talk
 from trimem.bench.transit.tasks import Data, embeddings, held_out, paper, recall
+from trimem.checks import whole
 from trimem.drawing import new_figure
 from trimem.errors import InvalidInputError
 from trimem.lm.load import load_model
@@ -75,7 +76,7 @@ def run(
         seed: Of training.
 
     Raises:
-        InvalidInputError: There is nothing to measure, or no such task or system.
+        InvalidInputError: There is nothing to measure, no such task or system, or what belongs to what is not given.
     """
     if unknown := set(names) - set(SYSTEMS) - (set(KV_SYSTEMS) if kv else set()):
         raise InvalidInputError(f"systems are {', '.join(SYSTEMS)}, got {', '.join(sorted(unknown))}")
@@ -85,6 +86,16 @@ def run(
         raise InvalidInputError(
             "there is nothing to measure: give --images, --embeddings, --kv, --bank, --talk or --slots"
         )
+    whole(n, "n", 1)
+    if steps is not None:
+        whole(steps, "steps", 0)
+    for given, option, of, source in (
+        (train, "--train", "--images", images),
+        (fitted_to, "--fitted-to", "--embeddings", squad),
+        (churn, "--churn", "--slots", slots),
+    ):
+        if given and not source:
+            raise InvalidInputError(f"{option} is of {of}: leave it out, or give {of}, too")
     found: list[Data] = [_image_task(task, images, train, seed) for task in tasks] if images is not None else []
     if squad is not None:
         found.append(embeddings(squad, (48,), fitted_to))
@@ -142,7 +153,7 @@ def _measure(
         data.validation,
         config,
         data.objective,
-        steps or data.steps,
+        data.steps if steps is None else steps,
         data.batch,
         3e-3,
         seed,

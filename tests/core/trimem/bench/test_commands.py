@@ -9,6 +9,9 @@ import pytest
 
 from tests.commands import trimem
 from tests.contracts.bank import BOAT, CAKE, PUMP
+from trimem import ExplicitBank, LanguageModel
+from trimem.bench import durability, hops, many_slots
+from trimem.bench.numbered import DurabilityError
 from trimem.explicit.select import NAMES
 
 
@@ -191,3 +194,92 @@ def test_bench_recall_writes_its_contract(tmp_path: Path, model: str) -> None:
     assert "rrf" not in few
     assert "systems are" in trimem("bench", "recall", *arguments, "--system", "magic", code=1).stderr
     assert "at least 1" in trimem("bench", "recall", *arguments, "--n", "0", code=1).stderr
+
+
+def test_where_a_result_goes_is_looked_at_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measured(*_: object) -> None:
+        raise AssertionError("it was measured")
+
+    monkeypatch.setattr(durability, "run", measured)
+    monkeypatch.setattr(hops, "run", measured)
+    (tmp_path / "folder").mkdir()
+    for nowhere in ("absent/out.json", "folder"):
+        for command in ("crash", "hops"):
+            said = trimem("bench", command, "--json", str(tmp_path / nowhere), code=1).stderr
+            assert "InvalidInputError" in said
+            assert nowhere in said
+    for nowhere, why in (("absent/plot.png", "no folder"), ("plot.xyz", "PNG or SVG"), ("plot", "PNG or SVG")):
+        out, plot = str(tmp_path / "out.json"), str(tmp_path / nowhere)
+        assert why in trimem("bench", "hops", "--json", out, "--plot", plot, code=1).stderr
+    assert [file.name for file in tmp_path.iterdir()] == ["folder"]
+
+
+@pytest.mark.parametrize(
+    "arguments", [("crash", "--kills", "1"), ("store", "--seconds", "1"), ("store", "--slots", "1000")], ids=" ".join
+)
+def test_no_benchmark_writes_into_a_bank_of_somebody(
+    arguments: tuple[str, ...], tmp_path: Path, tiny_llama: LanguageModel
+) -> None:
+    bank = tmp_path / "bank"
+    with ExplicitBank.open(bank, model=tiny_llama) as opened:
+        opened.remember([PUMP, BOAT, CAKE], namespace="a", compile=False)
+    said = trimem("bench", *arguments, "--bank", str(bank), "--json", str(tmp_path / "out.json"), code=1).stderr
+    assert "InvalidInputError" in said
+    assert str(bank) in said
+    with ExplicitBank.open(bank, create=False) as opened:
+        assert opened.stats().slots == 3
+
+
+def test_a_bank_of_made_up_slots_is_searched_again(tmp_path: Path) -> None:
+    store = many_slots._store(tmp_path / "bank")
+    many_slots.fill(store, 990, 0)
+    store.close()
+    out = tmp_path / "out.json"
+    trimem("bench", "store", "--slots", "1000", "--bank", str(tmp_path / "bank"), "--json", str(out))
+    assert json.loads(out.read_text())["slots"] == 1000
+    store = many_slots._store(tmp_path / "bank")
+    assert store.stats(None).slots == 1000
+    store.close()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (("crash", "--kills", "0"), "kills must be a whole number of at least 1"),
+        (("store", "--writers", "0"), "writers must be a whole number of at least 1"),
+        (("store", "--readers", "-1"), "readers must be a whole number of at least 0"),
+        (("store", "--seconds", "nan"), "seconds must be above 0"),
+        (("store", "--slots", "999"), "slots must be a whole number of at least 1000"),
+        (("transit", "--slots", "5", "--n", "0"), "n must be a whole number of at least 1"),
+        (("transit", "--slots", "5", "--steps", "-1"), "steps must be a whole number of at least 0"),
+        (("transit", "--kv", "x.json", "--churn", "9"), "--churn is of --slots"),
+        (("transit", "--slots", "5", "--train", "x"), "--train is of --images"),
+        (("transit", "--slots", "5", "--fitted-to", "x"), "--fitted-to is of --embeddings"),
+        (("resonance", "--text", "x", "--format", "locomo", "--words", "9"), "--words is of --format text"),
+        (("resonance", "--text", "x", "--format", "locomo", "--plot", "x.png"), "--plot is of --format text"),
+        (("resonance", "--text", "x", "--query", "y"), "--query is of --plot"),
+    ],
+)
+def test_what_would_be_ignored_or_is_no_number_is_refused(
+    arguments: tuple[str, ...], why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert why in " ".join(trimem("bench", *arguments, "--json", "out.json", code=1).stderr.split())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_damage_that_a_kill_left_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost(*_: object) -> None:
+        raise DurabilityError("d1 is lost")
+
+    monkeypatch.setattr(durability, "run", lost)
+    assert "DurabilityError: d1 is lost" in trimem("bench", "crash", "--json", str(tmp_path / "o"), code=1).stderr
+
+
+def test_options_say_their_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    said = " ".join(trimem("bench", "serving", "--help").stdout.split())
+    assert "10 and 100,000 by default" in said
+    assert "by default the bank's" not in said
