@@ -36,6 +36,7 @@ from trimem.bench.numbered import (
     slot_id,
     tensors_of,
 )
+from trimem.progress import track
 from trimem.store import building, exporting, upkeep
 from trimem.store.capacity import Capacity
 from trimem.store.exporting import export_bank
@@ -177,28 +178,30 @@ def run(folder: Path, kills: int, seed: int = 0, operations: int = 12) -> dict[s
     erased: set[int] = set()
     interrupted: dict[str, int] = dict.fromkeys(_OPERATIONS, 0)
     acknowledged = swept = 0
-    for i in range(kills):
-        log = folder.parent / f"{folder.name}-{i}.log"
-        arguments = (str(folder), str(log), seed * kills + i + 1)
-        lines = _killed(context, arguments, log, rng.randrange(operations), rng.random())
-        log.unlink()
-        done, last = replay(contents, lines)
-        acknowledged += sum(line[0] == "done" for line in lines)
-        if lines and lines[-1][0] == "begin":
-            interrupted[lines[-1][1]] += 1
-        before = contents
-        store = open_store(folder)
-        try:
-            swept += _strays_left(store)
-            contents = _held(store, done, last, partly=bool(lines) and lines[-1][1] == "import")
-            if lines and lines[-1][:2] == ["begin", "import"]:
-                import_file(store, Path(f"{folder}.zip"))
-                contents = _held(store, last, last)
-        finally:
-            store.close()
-        ever |= {line[3] for line in lines if line[1] == "remember"}
-        erased = _erased(erased, before, lines) - set(contents.values())
-        _forgotten(folder, ever - set(contents.values()), erased)
+    with track("killing", kills) as advance:
+        for i in range(kills):
+            log = folder.parent / f"{folder.name}-{i}.log"
+            arguments = (str(folder), str(log), seed * kills + i + 1)
+            lines = _killed(context, arguments, log, rng.randrange(operations), rng.random())
+            log.unlink()
+            done, last = replay(contents, lines)
+            acknowledged += sum(line[0] == "done" for line in lines)
+            if lines and lines[-1][0] == "begin":
+                interrupted[lines[-1][1]] += 1
+            before = contents
+            store = open_store(folder)
+            try:
+                swept += _strays_left(store)
+                contents = _held(store, done, last, partly=bool(lines) and lines[-1][1] == "import")
+                if lines and lines[-1][:2] == ["begin", "import"]:
+                    import_file(store, Path(f"{folder}.zip"))
+                    contents = _held(store, last, last)
+            finally:
+                store.close()
+            ever |= {line[3] for line in lines if line[1] == "remember"}
+            erased = _erased(erased, before, lines) - set(contents.values())
+            _forgotten(folder, ever - set(contents.values()), erased)
+            advance(1)
     return {"kills": kills, "acknowledged": acknowledged, "interrupted": interrupted, "files_left": swept}
 
 

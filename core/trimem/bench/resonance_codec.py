@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from trimem.lm.model import LanguageModel
+from trimem.progress import track
 from trimem.resonance.code import Codebook, CodeConfig
 from trimem.resonance.consensus import phase_evidence, phase_likelihood, reconstruct
 from trimem.resonance.lexicon import Lexicon
@@ -95,12 +96,14 @@ def measure_codec(text: str, lexicon: Lexicon, lm: LanguageModel, tokens: int) -
     lengths = [len(model.tokenize({unit})[unit]) for unit in whole]
     part = int(np.searchsorted(np.cumsum(lengths), tokens)) + 1
     rows = []
-    for name, config in CODES.items():
-        codebook = Codebook(lexicon, config)
-        if config.unigram_anchors:  # nothing is left for a model to decide
-            rows.append(_codec_row(name, codebook, whole, lengths, None))
-        else:
-            rows += [_codec_row(name, codebook, whole[:part], lengths[:part], prior) for prior in (None, model)]
+    with track("decoding", len(CODES)) as advance:
+        for name, config in CODES.items():
+            codebook = Codebook(lexicon, config)
+            if config.unigram_anchors:  # nothing is left for a model to decide
+                rows.append(_codec_row(name, codebook, whole, lengths, None))
+            else:
+                rows += [_codec_row(name, codebook, whole[:part], lengths[:part], prior) for prior in (None, model)]
+            advance(1)
     return rows
 
 
@@ -171,22 +174,26 @@ def measure_consensus(
     guess = _best(_score(model, units, heard, np.tile(common, (len(heard), 1))), common[None], lexicon)
     alone = float((guess == truth).mean())
     rows = []
-    for noise in NOISES:
-        noisy = (exact + noise * torch.randn(exact.shape, generator=generator, dtype=torch.float64)) % 1.0
-        pieces = noisy.float().to(device).split(_STRETCH)
-        signal = torch.cat([phase_likelihood(piece, codebook, noise).argmax(1).cpu() for piece in pieces]).numpy()
-        evidence = [phase_evidence(piece, codebook, noise) for piece in pieces]
-        candidates = np.concatenate([each.candidates for each in evidence])
-        likelihood = np.concatenate([each.likelihood for each in evidence])
-        by = {
-            prior.name: float(
-                (_best(_score(prior, units, heard, candidates) + likelihood, candidates, lexicon) == truth).mean()
+    with track("hearing", len(NOISES)) as advance:
+        for noise in NOISES:
+            noisy = (exact + noise * torch.randn(exact.shape, generator=generator, dtype=torch.float64)) % 1.0
+            pieces = noisy.float().to(device).split(_STRETCH)
+            signal = torch.cat([phase_likelihood(piece, codebook, noise).argmax(1).cpu() for piece in pieces]).numpy()
+            evidence = [phase_evidence(piece, codebook, noise) for piece in pieces]
+            candidates = np.concatenate([each.candidates for each in evidence])
+            likelihood = np.concatenate([each.likelihood for each in evidence])
+            by = {
+                prior.name: float(
+                    (_best(_score(prior, units, heard, candidates) + likelihood, candidates, lexicon) == truth).mean()
+                )
+                for prior in (unigram, model)
+            }
+            rows.append(
+                ConsensusRow(
+                    noise, float((signal == truth).mean()), alone, by[unigram.name], by[model.name], len(heard)
+                )
             )
-            for prior in (unigram, model)
-        }
-        rows.append(
-            ConsensusRow(noise, float((signal == truth).mean()), alone, by[unigram.name], by[model.name], len(heard))
-        )
+            advance(1)
     return rows
 
 

@@ -96,6 +96,11 @@ def run(
     ):
         if given and not source:
             raise InvalidInputError(f"{option} is of {of}: leave it out, or give {of}, too")
+    known = {"images and embeddings": [name for name in names if name in SYSTEMS]} if images or squad else {}
+    if kv is not None:
+        known["key-values"] = [name for name in names if name in KV_SYSTEMS]
+    if missing := [what for what, some in known.items() if not some]:
+        raise InvalidInputError(f"{', '.join(names)} measure nothing of {' and '.join(missing)}: name others, too")
     found: list[Data] = [_image_task(task, images, train, seed) for task in tasks] if images is not None else []
     if squad is not None:
         found.append(embeddings(squad, (48,), fitted_to))
@@ -103,12 +108,12 @@ def run(
         row
         for data in found
         for code in codes or data.codes
-        for row in _measure(data, code, names, numbers, steps, seed)
+        for row in _measure(data, code, known["images and embeddings"], numbers, steps, seed)
     ]
     if kv is not None:
-        known = [name for name in names if name in KV_SYSTEMS]
+        chosen = known["key-values"]
         rows += measure_key_values(
-            kv, lm=lm or load_model(), n=n, refs=_KV_REFS, fitted_on=_KV_FITTED_ON, names=known, seed=seed
+            kv, lm=lm or load_model(), n=n, refs=_KV_REFS, fitted_on=_KV_FITTED_ON, names=chosen, seed=seed
         )
     return {
         "benchmark": "transit",

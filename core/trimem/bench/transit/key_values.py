@@ -25,6 +25,7 @@ from trimem.explicit.record import Record, rows
 from trimem.explicit.records import TRAINING_ROWS, pack, unpack
 from trimem.lm.attach import attach
 from trimem.lm.model import LanguageModel
+from trimem.progress import track
 from trimem.transit.config import TransitConfig
 from trimem.transit.key_values import KeyValueCodec
 from trimem.types import Hit
@@ -86,11 +87,13 @@ def measure_key_values(
         bank.compile([hit for trial in trials for hit in trial.hits] + [Hit(slot, 0.0) for slot in chosen])
         learned = bank._records.read(bank.compiler, [slot.id for slot in chosen], [None] * len(chosen))
         sample = max(learned, key=lambda record: record.tokens)
-        return [
-            _row(bank, name, codec, code, fitted, trials, sample)
-            for name in names
-            for codec, code, fitted in _codecs(name, learned, seed)
-        ]
+        measured = []
+        with track("storing key-values", len(names)) as advance:
+            for name in names:
+                for codec, code, fitted in _codecs(name, learned, seed):
+                    measured.append(_row(bank, name, codec, code, fitted, trials, sample))
+                advance(1)
+        return measured
 
 
 def _codecs(name: str, learned: Sequence[Record], seed: int) -> Iterator[tuple[Codec, int | None, float]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from typer.testing import CliRunner
 from tests.core.trimem.transit.test_idrp import curved
 from tests.core.trimem.transit.test_images import picture
 from trimem import InvalidInputError, LanguageModel
+from trimem.bench.transit import bench
 from trimem.bench.transit.bench import run
 from trimem.bench.transit.systems import SYSTEMS, Task
 from trimem.bench.transit.talk import SURPRISES
@@ -175,3 +177,25 @@ def test_what_cannot_be_measured_is_refused(tmp_path: Path) -> None:
     write_image(picture(16, 16, 0), tmp_path / "one.png")
     with pytest.raises(InvalidInputError, match="at least 3"):
         run(images=tmp_path, tasks=["patches_8"])
+
+
+def test_systems_measure_what_they_are_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    for seed in range(4):
+        write_image(picture(72, 80, seed), images / f"{seed}.png")
+    told: list[list[str]] = []
+
+    def measured(*_: object, names: list[str], **__: object) -> list[dict[str, Any]]:
+        told.append(names)
+        return []
+
+    monkeypatch.setattr(bench, "measure_key_values", measured)
+    monkeypatch.setattr(bench, "load_model", lambda: None)
+    both = bench.run(images=images, kv=tmp_path, tasks=["paper_64"], names=["pca", "float16"], steps=0)
+    assert {row["system"] for row in both["rows"]} == {"pca"}
+    assert told == [["pca", "float16"]]
+    with pytest.raises(InvalidInputError, match="of key-values"):
+        bench.run(kv=tmp_path, names=["autoencoder"])
+    with pytest.raises(InvalidInputError, match="of images and embeddings"):
+        bench.run(images=images, kv=tmp_path, names=["float16"])
