@@ -166,7 +166,7 @@ def ask(
         )
         return
     if not answer.hits:
-        err.print(f"[yellow]nothing is remembered under {escape(namespace)}: the model answered by itself[/]")
+        err.print(f"[yellow]{_nothing(namespace, where, min_trust)}: the model answered by itself[/]")
     if explain:
         _explain(answer)
     for hit in () if explain else sorted(answer.hits, key=lambda hit: -(hit.attention or 0.0)):
@@ -197,7 +197,7 @@ def recall(
         print_json([_hit(hit) for hit in hits])
         return
     if not hits:
-        err.print(f"[yellow]nothing is remembered under {escape(namespace)}[/]")
+        err.print(f"[yellow]{_nothing(namespace, where, min_trust)}[/]")
     for hit in hits:
         out.print(f"[bold]{hit.score:.2f}[/]  {escape(hit.source)}:{hit.slot.line}  [dim]{hit.id}[/]", highlight=False)
         out.print(f"      {escape(' '.join(hit.text.split()))}", highlight=False)
@@ -255,6 +255,12 @@ def stats(
     ):
         table.add_row(name, value)
     out.print(table)
+
+
+def _nothing(namespace: str, where: list[str] | None, min_trust: float) -> str:
+    """Say that there are no hits, and what may have left none."""
+    left = " that --where and --min-trust leave" if where or min_trust else ""
+    return f"nothing{left} is remembered under {escape(namespace)}"
 
 
 def _where(conditions: list[str] | None) -> dict[str, Any] | None:

@@ -115,6 +115,10 @@ def test_wrong_values_are_refused(docs: Path, bank: str, model: str) -> None:
     for wrong in ("", "/", "a//b"):
         assert "InvalidNamespaceError" in trimem("recall", "x", *here(bank, wrong), code=1).stderr
     assert "nothing is remembered" in trimem("recall", "x", *here(bank, "nobody")).stderr
+    trimem("remember", str(docs), *here(bank), "--trust", "0.5")
+    for told in (("--where", "n=1"), ("--min-trust", "1")):
+        for command in (("recall", "x"), ("ask", "x", "--max-new-tokens", "1")):
+            assert "nothing that --where and --min-trust leave" in trimem(*command, *here(bank), *told).stderr
     trimem("recall", "x", code=2)
 
 
