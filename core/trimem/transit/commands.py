@@ -28,7 +28,7 @@ def fit_images(
     codec: CodecOption,
     patch: Annotated[int, typer.Option("--patch", help="Height and width of a patch, in pixels.")] = 8,
     code: Annotated[int, typer.Option("--code", help="Numbers that are stored of a patch.")] = 12,
-    numbers: Annotated[str, typer.Option("--numbers", help="In what: int8, float16 or float32.")] = "int8",
+    numbers: Annotated[str, typer.Option("--numbers", help="In what: int8, int4, int2, float16 or float32.")] = "int8",
     max_error: Annotated[
         float | None, typer.Option("--max-error", help="How far off a pixel may be, of 1; by default, as comes.")
     ] = None,

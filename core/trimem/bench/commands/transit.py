@@ -54,7 +54,7 @@ def transit(
     seed: Annotated[int, typer.Option("--seed", help="Of training.")] = 0,
     plot: PlotOption = None,
 ) -> None:
-    """Store vectors in few bytes: what is left of images and embeddings, and how fast slots are."""
+    """Store vectors in few bytes: what is left of images, embeddings and key-values, what banks find, how fast."""
     from trimem.bench.transit.bench import DEFAULT, IMAGE_TASKS, plot_transit, run
 
     quiet()
