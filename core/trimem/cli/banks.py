@@ -49,8 +49,8 @@ def open_bank(
         max_slots: The most slots that what is written leaves there; None is any number. Of transit memory, how many
             there are.
         mechanism: Of a new one; None is the mechanism of the one there is, and for a new one explicit memory.
-        encoder: Hugging Face id or folder; None is the bank's, and all-MiniLM-L6-v2 for a new one.
         codec: File of what compresses the embeddings of a new bank of transit memory; None is trimem's own.
+        encoder: Hugging Face id or folder; None is the bank's, and all-MiniLM-L6-v2 for a new one.
 
     Raises:
         InvalidInputError: The mechanism is unknown, or another than the bank's, or takes no model, or no codec.

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, ParamSpec
 
 import typer
+from rich.console import Console
 from rich.table import Table
 
 from trimem.console import errors_said, out
@@ -18,6 +19,8 @@ from trimem.drawing import check_picture
 from trimem.errors import InvalidInputError
 
 P = ParamSpec("P")
+
+_WIDTH = 200  # of tables that go into a file
 
 ResultOption = Annotated[Path, typer.Option("--json", help="Where to write the result.")]
 PlotOption = Annotated[Path | None, typer.Option("--plot", help="Where to draw the result, as PNG or SVG.")]
@@ -73,7 +76,8 @@ def print_rows(rows: list[dict[str, Any]]) -> None:
         table.add_column(name, overflow="fold", no_wrap=i == 0)
     for row in rows:
         table.add_row(*(_cell(value) for value in row.values()))
-    out.print(table, width=None if out.is_terminal else 200)
+    console = out if out.is_terminal else Console(width=_WIDTH)
+    console.print(table)
 
 
 def _cell(value: str | float | None) -> str:

@@ -11,6 +11,7 @@ from tests.commands import trimem
 from tests.contracts.bank import BOAT, CAKE, PUMP
 from trimem import ExplicitBank, LanguageModel
 from trimem.bench import durability, hops, many_slots
+from trimem.bench.commands.shared import print_rows
 from trimem.bench.numbered import DurabilityError
 from trimem.explicit.select import NAMES
 
@@ -283,3 +284,8 @@ def test_options_say_their_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     said = " ".join(trimem("bench", "serving", "--help").stdout.split())
     assert "10 and 100,000 by default" in said
     assert "by default the bank's" not in said
+
+
+def test_a_table_in_a_file_is_not_folded(capsys: pytest.CaptureFixture[str]) -> None:
+    print_rows([{f"a_measure_{i}": 0.5 for i in range(12)}])
+    assert len(capsys.readouterr().out.splitlines()) == 2
