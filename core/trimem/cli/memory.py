@@ -97,8 +97,9 @@ def remember(
         )
     else:
         out.print(
-            f"{len(texts)} files are {after.slots} references under {namespace} "
-            f"({after.slots - before.slots:+d}), {_megabytes(after.tensor_bytes)}"
+            f"{len(texts):,} files read; {after.slots:,} references under {escape(namespace)} "
+            f"({after.slots - before.slots:+,}), {_megabytes(after.tensor_bytes)}",
+            highlight=False,
         )
         print_unread(unread)
     if any(file.unexpected for file in unread) or not texts:

@@ -115,4 +115,4 @@ def calibrate(
         scores = (f"{score[layer][head]:.3f}" for score in (made.copy_score, made.ablation))
         table.add_row(f"layer {layer} head {head}", *scores)
     out.print(table)
-    out.print(f"all {len(made.ranking())} heads of {escape(lm.name)} are in {where}", highlight=False)
+    out.print(f"all {len(made.ranking())} heads of {escape(lm.name)} are in {escape(str(where))}", highlight=False)

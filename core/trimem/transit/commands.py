@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from trimem.console import JsonOption, errors_said, out, print_json
 
@@ -155,7 +156,7 @@ def compress_images(
         print_json(rows)
         return
     for row in rows:
-        out.print(f"{row['image']}  {row['raw']:,} bytes to {row['bytes']:,}", highlight=False)
+        out.print(f"{escape(str(row['image']))}  {row['raw']:,} bytes to {row['bytes']:,}", highlight=False)
 
 
 @transit.command("expand")
@@ -192,4 +193,4 @@ def expand_images(
         return
     for row in rows:
         said = f"  {row['psnr']:.2f} dB, no pixel further off than {row['max_error']:.3f}" if "psnr" in row else ""
-        out.print(f"{row['image']}{said}", highlight=False)
+        out.print(f"{escape(str(row['image']))}{said}", highlight=False)

@@ -16,7 +16,7 @@ def test_what_was_said_is_heard(tmp_path: Path, bank: str) -> None:
     (tmp_path / "other.txt").write_text(BOAT)
     files = [str(tmp_path / "call.txt"), str(tmp_path / "other.txt")]
     said = trimem("remember", *files, *here(bank), "--mechanism", "resonance")
-    assert "2 files are 2 references" in said.stdout
+    assert "2 files read; 2 references under" in said.stdout
     question = "what did she say about the reinjun falls"
     assert "Reichenbach" in trimem("hear", question, *here(bank), "-k", "1").stdout
     best, other = json_of("hear", question, *here(bank))
@@ -58,7 +58,7 @@ def test_what_was_said_is_asked_about_and_looked_after(docs: Path, bank: str, mo
 
 def test_slots_of_a_fixed_number(docs: Path, bank: str, model: str, tmp_path: Path) -> None:
     said = trimem("remember", str(docs), *here(bank), "--mechanism", "transit", "--max-slots", "2")
-    assert "2 files are 2 references under acme/hr (+2)" in said.stdout
+    assert "2 files read; 2 references under acme/hr (+2)" in said.stdout
     assert json_of("recall", "When does the boat leave?", *here(bank), "-k", "1")[0]["text"] == BOAT
     (docs / "cake.txt").write_text(CAKE)
     trimem("remember", str(docs / "cake.txt"), *here(bank))

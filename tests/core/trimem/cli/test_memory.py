@@ -14,7 +14,7 @@ from trimem import ExplicitBank
 
 def test_from_a_folder_to_an_answer_and_back_to_nothing(docs: Path, bank: str, model: str) -> None:
     said = trimem("remember", str(docs), *here(bank), "--model", model)
-    assert "2 files are 2 references under acme/hr (+2)" in said.stdout
+    assert "2 files read; 2 references under acme/hr (+2)" in said.stdout
     assert "picture.png is a binary file" in said.stderr
     assert "(+0)" in trimem("remember", str(docs), *here(bank), "--model", model).stdout
 
@@ -40,6 +40,13 @@ def test_from_a_folder_to_an_answer_and_back_to_nothing(docs: Path, bank: str, m
     assert "erased 1 slots" in trimem("forget", *here(bank), "--all").stdout
     assert json_of("stats", "--bank", bank)["slots"] == 0
     assert json_of("recall", "boat", *here(bank)) == []
+
+
+def test_what_others_brought_is_not_of_the_files_that_are_read(docs: Path, bank: str, model: str) -> None:
+    trimem("remember", str(docs), *here(bank, "a/[b]"), "--model", model)
+    (docs / "cake.txt").write_text(CAKE)
+    said = trimem("remember", str(docs / "cake.txt"), *here(bank, "a/[b]"))
+    assert "1 files read; 3 references under a/[b] (+1)" in said.stdout
 
 
 def test_a_changed_file_replaces_what_it_was(docs: Path, bank: str, model: str) -> None:

@@ -122,4 +122,7 @@ def test_from_a_folder_of_images_and_back(tmp_path: Path) -> None:
     assert read_image(back / "1.png").shape == (33, 88, 3), "side by side"
     assert torch.equal(read_image(back / "1.png")[:, :40], read_image(images / "1.png"))
     assert "dB" in command("expand", packed, "--codec", codec, "--out", back, "--compare", images).stdout
+    (images / "1.png").rename(images / "[b].png")
+    assert "[b].png  " in command("compress", images, "--codec", codec, "--out", packed).stdout
+    assert "[b]\n" in command("expand", packed, "--codec", codec, "--out", back).stdout
     assert "holds no image" in command("compress", packed, "--codec", codec, "--out", back, code=1).stderr
