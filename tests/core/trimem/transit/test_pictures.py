@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
@@ -104,6 +105,15 @@ def test_it_is_stored_whole(tmp_path: Path) -> None:
     assert read.fingerprint == codec.fingerprint
     assert read.config == codec.config == TransitConfig.from_json(json.loads(json.dumps(codec.config.to_json())))
     assert not any("basis" in name for name in read.predictor.state_dict()), "the rotation is stored once"
+
+
+def test_a_copy_stands_on_its_own() -> None:
+    codec, x = made(), patches(3, seed=5)
+    copied = copy.deepcopy(codec)
+    wanted = codec.expand(codec.compress(x))
+    for tensor in codec.state_dict().values():
+        tensor.zero_()
+    assert torch.equal(copied.expand(copied.compress(x)), wanted)
 
 
 def test_codecs_of_before_keep_their_fingerprints() -> None:
