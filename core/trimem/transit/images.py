@@ -86,7 +86,9 @@ def crops(images: Sequence[Tensor], size: int) -> Draw:
     """
     kept = [(255 * image).round().to(torch.uint8) for image in images if min(image.shape[:2]) >= size]
     if not kept:
-        raise InvalidInputError(f"none of {len(images)} images holds a patch of {size} x {size} pixels")
+        raise InvalidInputError(
+            f"none of {len(images)} images holds a patch of {size} x {size} pixels: choose smaller patches"
+        )
     places = torch.tensor([(image.shape[0] - size + 1) * (image.shape[1] - size + 1) for image in kept])
 
     def draw(n: int, generator: torch.Generator) -> Tensor:
