@@ -83,7 +83,7 @@ class TransitConfig:
     ) -> TransitConfig:
         """Return what was best for square patches of photographs, of ``patch`` pixels."""
         if patch < LEAST_PICTURE:
-            return cls(code_dim, numbers=numbers, max_error=max_error, layers=0, blocks=2, refine=6)
+            return cls(code_dim, numbers=numbers, max_error=max_error, layers=0, blocks=2, refine=9)
         return cls(
             code_dim,
             numbers=numbers,

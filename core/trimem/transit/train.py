@@ -37,6 +37,9 @@ _WARM_UP = 0.05
 _UNREFINED = 0.2
 """Share of the steps before codes are refined: what has learned little leads them astray, and learns from it."""
 
+_COARSER = 3
+"""Codes are refined in training by so many times fewer steps than they are stored by."""
+
 _SAMPLE = 8192
 _SAMPLED_NUMBERS = 1 << 22
 _UNCERTAINTY_STEPS = 200
@@ -218,7 +221,8 @@ def train(
             x = x if augment is None else augment(x, generator)
             comp = model.encode(x)
             if model.config.refine and step > _UNREFINED * steps:
-                comp = comp + (model.refined(x, comp, 1) - comp).detach()
+                refined = model.refined(x, comp, max(1, model.config.refine // _COARSER))
+                comp = comp + (refined - comp).detach()
             if model.config.numbers == "int8":  # learn to live with the rounding
                 comp = comp + (torch.rand(comp.shape, generator=generator) - 0.5) * model.scale
             elif model.config.numbers in COARSE:
