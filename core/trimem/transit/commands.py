@@ -18,6 +18,9 @@ transit = typer.Typer(
 
 _ENCODED_AT_ONCE = 512
 _TEXT_BYTES = 1 << 30
+_SMALLER = 16
+_CHOOSING = 1 << 20
+"""Numbers of patches that choose the best state, for they are looked at often."""
 
 CodecOption = Annotated[Path, typer.Option("--codec", help="File of the codec.")]
 
@@ -27,8 +30,11 @@ CodecOption = Annotated[Path, typer.Option("--codec", help="File of the codec.")
 def fit_images(
     images: Annotated[Path, typer.Argument(help="Folder of images.")],
     codec: CodecOption,
-    patch: Annotated[int, typer.Option("--patch", help="Height and width of a patch, in pixels.")] = 8,
-    code: Annotated[int, typer.Option("--code", help="Numbers that are stored of a patch.")] = 12,
+    patch: Annotated[int, typer.Option("--patch", help="Height and width of a patch, in pixels.")] = 32,
+    code: Annotated[
+        int | None,
+        typer.Option("--code", help="Numbers that are stored of a patch; by default a sixteenth of its own."),
+    ] = None,
     numbers: Annotated[str, typer.Option("--numbers", help="In what: int8, int4, int2, float16 or float32.")] = "int8",
     max_error: Annotated[
         float | None, typer.Option("--max-error", help="How far off a pixel may be, of 1; by default, as comes.")
@@ -38,17 +44,31 @@ def fit_images(
     plot: Annotated[Path | None, typer.Option("--plot", help="Where to draw the loss, as PNG or SVG.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Fit a codec to the patches of images; every tenth of them chooses the best state."""
+    """Fit a codec to patches from anywhere in images; every tenth image, and at least one, chooses the best state."""
     import torch
 
     from trimem.transit.config import TransitConfig
-    from trimem.transit.images import image_files, mirrored, read_image, to_patches
+    from trimem.transit.images import crops, image_files, learned_and_held, mirrored, read_image, to_patches
+    from trimem.transit.pictures import CHANNELS
     from trimem.transit.train import fit, plot_fit
 
     files = image_files(images)
-    patches = torch.cat([to_patches(read_image(file), patch) for file in files])
-    config = TransitConfig(code, numbers=numbers, blocks=2, max_error=max_error)
-    done = fit(patches, config, steps=steps, augment=mirrored, seed=seed)
+    learned, held = ([read_image(file) for file in part] for part in learned_and_held(files))
+    patches, validation = (torch.cat([to_patches(image, patch) for image in part]) for part in (learned, held))
+    found = len(patches) + len(validation)
+    validation = validation[:: max(1, validation.numel() // _CHOOSING)]
+    code = max(1, CHANNELS * patch**2 // _SMALLER) if code is None else code
+    config = TransitConfig.of_patches(patch, code, numbers=numbers, max_error=max_error)
+    done = fit(
+        patches,
+        config,
+        validation=validation,
+        steps=steps,
+        batch=512 if config.patch is None else 64,
+        augment=mirrored,
+        draw=crops(learned, patch),
+        seed=seed,
+    )
     done.codec.save(codec)
     if plot is not None:
         plot_fit(done, plot)
@@ -58,14 +78,14 @@ def fit_images(
                 "codec": str(codec),
                 "fingerprint": done.codec.fingerprint,
                 "images": len(files),
-                "patches": len(patches),
+                "patches": found,
                 "loss": done.best.loss,
                 "seconds": done.seconds,
             }
         )
         return
     out.print(
-        f"{len(patches):,} patches of {len(files)} images: {patch * patch * 3} numbers to {code}, mean squared error "
+        f"{found:,} patches of {len(files)} images: {patch * patch * 3} numbers to {code}, mean squared error "
         f"{done.best.loss:.3f} of PCA's, in {done.seconds:.0f} s",
         highlight=False,
     )

@@ -22,6 +22,8 @@ LARGEST_INPUT = 8.0
 MOST_LOG_SCALE = 1.0
 """A coupling stretches by at most e: ``exp`` of an unbounded number overflows."""
 
+_ROWS = 8192
+
 _LEAST_SCALE = 1e-4
 """Of the widest dimension's: a dimension that hardly varies is not blown up to the width of the others."""
 
@@ -105,24 +107,28 @@ class Orthogonal(Transform):
         self.register_buffer("basis", basis.float())
 
     @classmethod
-    def principal(cls, data: Tensor) -> Orthogonal:
+    def principal(cls, data: Tensor, orders: Tensor | None = None) -> Orthogonal:
         """Return the rotation to principal components of the data, greatest variance first; O(n dim² + dim³).
 
         Args:
             data: (n, dim).
+            orders: (m, dim) in int64, other orders of a vector's numbers that are as likely: it counts in all of them.
         """
-        x = data.double()
-        mean = x.mean(0)
-        centred = x - mean
-        _, vectors = torch.linalg.eigh(centred.T @ centred)
+        orders = torch.arange(data.shape[1])[None] if orders is None else orders
+        mean = data.mean(0, dtype=torch.float64)[orders].mean(0)
+        scatter = torch.zeros(len(mean), len(mean), dtype=torch.float64, device=data.device)
+        for rows in data.split(_ROWS):
+            centred = rows.double() - mean
+            scatter += centred.T @ centred
+        _, vectors = torch.linalg.eigh(sum(scatter[order][:, order] for order in orders))
         return cls(mean.float(), vectors.flip(1).float())
 
     def forward(self, x: Tensor) -> Tensor:
-        with _float32(x):
+        with float32(x):
             return (x.float() - self.mean) @ self.basis
 
     def inverse(self, y: Tensor) -> Tensor:
-        with _float32(y):
+        with float32(y):
             return y.float() @ self.basis.T + self.mean
 
     def logabsdet(self, x: Tensor) -> Tensor:
@@ -182,7 +188,7 @@ class SwiGLU(nn.Module):
             nn.init.zeros_(zero)
 
     def forward(self, x: Tensor) -> Tensor:
-        with _float32(x):
+        with float32(x):
             x = x.float().clamp(-LARGEST_INPUT, LARGEST_INPUT)
             h = _gated(self.first(x))
             for norm, gate, down in zip(self.norms, self.gates, self.downs, strict=True):
@@ -191,7 +197,7 @@ class SwiGLU(nn.Module):
         return out
 
 
-def _float32(x: Tensor) -> torch.autocast:
+def float32(x: Tensor) -> torch.autocast:
     """Keep autocast, where it is on, from computing in half precision."""
     return torch.autocast(x.device.type, enabled=False)
 

@@ -26,15 +26,17 @@ from trimem.transit import numbers as stored_numbers
 from trimem.transit.bound import Corrections, correct
 from trimem.transit.config import TransitConfig
 from trimem.transit.flow import ActNorm, Chain, Coupling, Orthogonal, SwiGLU
-from trimem.transit.numbers import COARSE
+from trimem.transit.numbers import COARSE, NUMBERS
+from trimem.transit.pictures import CHANNELS, PictureNet, PicturePredictor, looks
+from trimem.transit.refine import refine
 
 _LARGEST = 1e15
 """What lies further out is met by corrections: float32 cannot square or sum much larger numbers."""
 
 _AWAKE = 0.05
 
-_ROWS = 8192
-"""Vectors that are computed at once."""
+_AT_ONCE = 1 << 21
+"""Numbers of vectors that are computed at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +78,10 @@ class Idrp(nn.Module):
         self.dim, self.config = dim, config
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            first = [Orthogonal(torch.zeros(dim), torch.eye(dim)), ActNorm(dim)]
+            rotation, norm = Orthogonal(torch.zeros(dim), torch.eye(dim)), ActNorm(dim)
             couplings = [Coupling(*sides, config.hidden, config.blocks) for sides in _sides(dim, config)]
-            self.flow = Chain([*first, *couplings])
-            self.predictor = SwiGLU(config.code_dim, config.predictor_hidden, dim - config.code_dim, config.blocks)
+            self.flow = Chain([rotation, norm, *couplings])
+            self.predictor = _predictor(rotation, norm, config)
             self.uncertainty = SwiGLU(config.code_dim, 32, 1)
         self.scale: Tensor
         self.register_buffer("scale", torch.ones(config.code_dim))
@@ -106,10 +108,11 @@ class Idrp(nn.Module):
         codec = cls(data.shape[1], config, seed=seed)
         rotation, norm = codec.flow.transforms[:2]
         assert isinstance(norm, ActNorm)
-        rotation.load_state_dict(Orthogonal.principal(data).state_dict())
+        orders = None if config.patch is None else looks(config.patch)
+        rotation.load_state_dict(Orthogonal.principal(data, orders).state_dict())
         norm.initialize(rotation(data))
         codec.settle(data)
-        missed = (codec.expand(codec.compress(data)) - data).square().mean()
+        missed = (codec.expand(codec.pack(codec._encoded(data))) - data).square().mean()
         codec.uncertainty.last.bias.fill_(float(missed.clamp_min(torch.finfo(torch.float32).tiny).log()))
         return codec.eval()
 
@@ -128,6 +131,8 @@ class Idrp(nn.Module):
         Args:
             comp: (n, code_dim) in float32.
         """
+        if isinstance(self.predictor, PicturePredictor):
+            return self.predictor.expand(comp)
         return self.flow.inverse(torch.cat([comp, self.predictor(comp)], dim=1))
 
     @torch.no_grad()
@@ -152,7 +157,16 @@ class Idrp(nn.Module):
         Raises:
             InvalidInputError: The vectors are of another dimension, or a number is not finite.
         """
-        return torch.cat([self.encode(_tamed(rows)) for rows in _batches(checked(x, self.dim))])
+        x = checked(x, self.dim)
+        both = zip(_batches(x, self.dim), _batches(self._encoded(x), self.dim), strict=True)
+        return torch.cat([self.refined(_tamed(rows), comp, self.config.refine) for rows, comp in both])
+
+    def _encoded(self, x: Tensor) -> Tensor:
+        return torch.cat([self.encode(_tamed(rows)) for rows in _batches(checked(x, self.dim), self.dim)])
+
+    def refined(self, x: Tensor, comp: Tensor, steps: int) -> Tensor:
+        """Return what :meth:`encode` returned, moved to where it expands to what is nearer x, (n, code_dim)."""
+        return refine(self.decode, x.float(), comp, self.spread, steps)
 
     def pack(self, code: Tensor) -> Tensor:
         """Return codes as they are stored, (n, width), of what :meth:`code` returned."""
@@ -198,7 +212,7 @@ class Idrp(nn.Module):
         """
         comp = self.unpack(codes)
         if leftover is None:
-            return torch.cat([self.decode(rows) for rows in _batches(comp)])
+            return torch.cat([self.decode(rows) for rows in _batches(comp, self.dim)])
         return self.flow.inverse(torch.cat([comp, self.predictor(comp)], dim=1) + leftover)
 
     @torch.no_grad()
@@ -254,9 +268,11 @@ class Idrp(nn.Module):
 
     @torch.no_grad()
     def settle(self, data: Tensor) -> None:
-        """Choose the steps of int8 by the codes of data, (n, dim)."""
-        code = self.code(data)
+        """Choose the steps of what codes are rounded to by the codes of data, (n, dim)."""
         numbers = self.config.numbers
+        if NUMBERS[numbers].is_floating_point:
+            return
+        code = self._encoded(data)
         self.scale.copy_(stored_numbers.scales(self.place(code) if numbers in COARSE else code, numbers))
 
     @torch.no_grad()
@@ -372,9 +388,23 @@ def _tamed(x: Tensor) -> Tensor:
     return x.clamp(-_LARGEST, _LARGEST)
 
 
-def _batches(x: Tensor) -> tuple[Tensor, ...]:
-    batches: tuple[Tensor, ...] = x.split(_ROWS)
+def _batches(x: Tensor, dim: int) -> tuple[Tensor, ...]:
+    batches: tuple[Tensor, ...] = x.split(max(1, _AT_ONCE // dim))
     return batches
+
+
+def _predictor(rotation: Orthogonal, norm: ActNorm, config: TransitConfig) -> nn.Module:
+    """Return what guesses the dropped dimensions, at first 0."""
+    dim, code = len(rotation.mean), config.code_dim
+    if config.patch is None:
+        return SwiGLU(code, config.predictor_hidden, dim - code, config.blocks)
+    if dim != CHANNELS * config.patch**2:
+        raise InvalidInputError(
+            f"patches of {config.patch} x {config.patch} pixels are {CHANNELS * config.patch**2} numbers, "
+            f"got vectors of {dim}"
+        )
+    norm.requires_grad_(False)  # the pictures that dimensions stand for stay
+    return PicturePredictor(rotation, norm, PictureNet(config.patch, config.predictor_hidden, config.blocks), code)
 
 
 def _sides(dim: int, config: TransitConfig) -> list[tuple[Tensor, Tensor]]:

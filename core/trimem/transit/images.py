@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -11,8 +12,9 @@ import torch
 from torch import Tensor
 
 from trimem.errors import InvalidInputError, MissingDependencyError
+from trimem.transit.pictures import CHANNELS
+from trimem.transit.train import Draw
 
-CHANNELS = 3
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 
 
@@ -61,6 +63,44 @@ def mirrored(patches: Tensor, generator: torch.Generator) -> Tensor:
         chosen = torch.rand(len(patches), 1, 1, 1, generator=generator) < 0.5
         seen = torch.where(chosen, flipped, seen)
     return seen.reshape(patches.shape)
+
+
+def learned_and_held(files: Sequence[Path]) -> tuple[Sequence[Path], Sequence[Path]]:
+    """Return which images are learned from, and which choose the best state: every tenth, and at least one.
+
+    Of one image alone, both.
+    """
+    held = files[:: min(10, len(files))]
+    return [file for file in files if file not in held] or files, held
+
+
+def crops(images: Sequence[Tensor], size: int) -> Draw:
+    """Return what draws patches out of images, each from anywhere: far more than :func:`to_patches` cuts.
+
+    Args:
+        images: (height, width, 3) each, from 0 to 1. Those with a side shorter than a patch are left out.
+        size: Height and width of a patch.
+
+    Raises:
+        InvalidInputError: No image holds a patch.
+    """
+    kept = [(255 * image).round().to(torch.uint8) for image in images if min(image.shape[:2]) >= size]
+    if not kept:
+        raise InvalidInputError(
+            f"none of {len(images)} images holds a patch of {size} x {size} pixels: choose smaller patches"
+        )
+    places = torch.tensor([(image.shape[0] - size + 1) * (image.shape[1] - size + 1) for image in kept])
+
+    def draw(n: int, generator: torch.Generator) -> Tensor:
+        patches = torch.empty(n, size, size, CHANNELS)
+        chosen = torch.multinomial(places.double(), n, replacement=True, generator=generator)
+        where = torch.rand(n, 2, generator=generator)
+        for patch, image, (down, right) in zip(patches, (kept[i] for i in chosen), where.tolist(), strict=True):
+            top, left = int(down * (image.shape[0] - size + 1)), int(right * (image.shape[1] - size + 1))
+            patch.copy_(image[top : top + size, left : left + size])
+        return patches.view(n, -1) / 255
+
+    return draw
 
 
 def patch_size(dim: int) -> int:

@@ -14,7 +14,8 @@ from trimem.errors import CorruptTensorError, FingerprintMismatch
 from trimem.store.files import write_whole
 from trimem.transit.bound import Corrections, Level
 from trimem.transit.idrp import Compressed, Idrp
-from trimem.transit.images import CHANNELS, from_patches, patch_size, to_patches
+from trimem.transit.images import from_patches, patch_size, to_patches
+from trimem.transit.pictures import CHANNELS
 
 SUFFIX = ".transit"
 _GAP = 8

@@ -27,11 +27,21 @@ EVALUATIONS = 20
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 """Changes vectors, (n, dim), into others that might as well have been met."""
 
+Draw = Callable[[int, torch.Generator], Tensor]
+"""Returns so many vectors, (n, dim), of more than there is room for at once."""
+
 HELD_BACK = 0.1
 """Share of the data that is not learned from, where no validation data is given."""
 
 _WARM_UP = 0.05
+_UNREFINED = 0.2
+"""Share of the steps before codes are refined: what has learned little leads them astray, and learns from it."""
+
+_COARSER = 3
+"""Codes are refined in training by so many times fewer steps than they are stored by."""
+
 _SAMPLE = 8192
+_SAMPLED_NUMBERS = 1 << 22
 _UNCERTAINTY_STEPS = 200
 
 
@@ -78,6 +88,7 @@ def fit(
     rate: float = 3e-3,
     patience: int = 8,
     augment: Augment | None = None,
+    draw: Draw | None = None,
     seed: int = 0,
     progress: bool | None = None,
 ) -> Fit:
@@ -96,6 +107,8 @@ def fit(
         rate: Of learning, at its highest.
         patience: Looks at the validation data without a better one after which it stops.
         augment: Changes each batch that is learned from, as :func:`trimem.transit.images.mirrored` does.
+        draw: Makes each batch that is learned from, as :func:`trimem.transit.images.crops` does; None takes rows of the
+            data, which PCA is fitted to either way.
         seed: Of weights, batches and what is held back; the same makes the same codec.
         progress: Whether to show a bar; None shows it where there is a terminal.
 
@@ -126,6 +139,7 @@ def fit(
         rate=rate,
         patience=patience,
         augment=augment,
+        draw=draw,
         generator=generator,
         progress=progress,
     )
@@ -151,6 +165,8 @@ class Trainable(Protocol):
 
     def unpack(self, codes: Tensor) -> Tensor: ...
 
+    def refined(self, x: Tensor, comp: Tensor, steps: int) -> Tensor: ...
+
     def settle(self, data: Tensor) -> None: ...
 
     def wake(self) -> None: ...
@@ -174,6 +190,7 @@ def train(
     patience: int,
     generator: torch.Generator,
     augment: Augment | None = None,
+    draw: Draw | None = None,
     progress: bool | None = None,
 ) -> list[Point]:
     """Train what begins as PCA, leave it in its best state, and return the looks at the validation data.
@@ -197,9 +214,15 @@ def train(
         for step in range(1, steps + 1):
             for group in optimizer.param_groups:
                 group["lr"] = rate * _schedule(step / steps)
-            x = data[torch.randint(len(data), (min(batch, len(data)),), generator=generator)]
+            if draw is None:
+                x = data[torch.randint(len(data), (min(batch, len(data)),), generator=generator)]
+            else:
+                x = draw(batch, generator)
             x = x if augment is None else augment(x, generator)
             comp = model.encode(x)
+            if model.config.refine and step > _UNREFINED * steps:
+                refined = model.refined(x, comp, max(1, model.config.refine // _COARSER))
+                comp = comp + (refined - comp).detach()
             if model.config.numbers == "int8":  # learn to live with the rounding
                 comp = comp + (torch.rand(comp.shape, generator=generator) - 0.5) * model.scale
             elif model.config.numbers in COARSE:
@@ -224,7 +247,8 @@ def train(
 
 
 def _sample(data: Tensor, generator: torch.Generator) -> Tensor:
-    return data[torch.randperm(len(data), generator=generator)[:_SAMPLE]]
+    most = min(_SAMPLE, max(2, _SAMPLED_NUMBERS // data.shape[1]))
+    return data[torch.randperm(len(data), generator=generator)[:most]]
 
 
 def _schedule(done: float) -> float:

@@ -144,15 +144,9 @@ def _measure(
     data: Data, code: int, names: Sequence[str], numbers: str, steps: int | None, seed: int
 ) -> list[dict[str, Any]]:
     """Return a row for each system, and one for each image where there are but a few."""
-    config = TransitConfig(
-        code,
-        numbers=numbers,
-        layers=2,
-        hidden=256,
-        predictor_hidden=384,
-        blocks=data.blocks,
-        width=2 * code if data.task == "blocks_32" else None,
-    )
+    config = TransitConfig(code, numbers=numbers, predictor_hidden=384, blocks=data.blocks)
+    if data.patch is not None:
+        config = TransitConfig.of_patches(data.patch, code, numbers=numbers)
     task = Task(
         data.train,
         data.validation,
@@ -163,6 +157,7 @@ def _measure(
         3e-3,
         seed,
         data.augment,
+        data.draw,
     )
     rows = []
     for name in names:
@@ -178,7 +173,7 @@ def _measure(
         expanded = system.expand(stored)
         spent = perf_counter() - begun
         shown = [("all", together, expanded)]
-        if data.task.startswith("paper"):
+        if data.queries is None:
             of = expanded.split([len(x) for _, x in parts])
             shown += [(image, x, y) for (image, x), y in zip(parts, of, strict=True)]
         for image, x, y in shown:

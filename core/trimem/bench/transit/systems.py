@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,7 +15,8 @@ from trimem.transit import numbers as stored_numbers
 from trimem.transit.config import TransitConfig
 from trimem.transit.flow import ActNorm, Orthogonal, SwiGLU
 from trimem.transit.idrp import Idrp
-from trimem.transit.train import Augment, fit, train
+from trimem.transit.pictures import looks
+from trimem.transit.train import Augment, Draw, fit, train
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,7 @@ class Task:
         rate: Of learning, for both.
         seed: Of weights and batches.
         augment: Changes what is learned from.
+        draw: Makes what is learned from, if it is more than ``train``.
     """
 
     train: Tensor
@@ -43,6 +45,7 @@ class Task:
     rate: float
     seed: int
     augment: Augment | None = None
+    draw: Draw | None = None
 
 
 class Fitted(Protocol):
@@ -86,6 +89,7 @@ def idrp(task: Task) -> Fitted:
         batch=task.batch,
         rate=task.rate,
         augment=task.augment,
+        draw=task.draw,
         seed=task.seed,
     )
     return _Codec(done.codec)
@@ -93,7 +97,7 @@ def idrp(task: Task) -> Fitted:
 
 def pca(task: Task) -> Fitted:
     """Principal components, in the same numbers."""
-    return _Codec(Idrp.principal(task.train, task.config))
+    return _Codec(Idrp.principal(task.train, replace(task.config, layers=0, predictor_hidden=1, blocks=1, refine=0)))
 
 
 class _Autoencoder(nn.Module):
@@ -104,7 +108,8 @@ class _Autoencoder(nn.Module):
         dim, code, self.config = task.train.shape[1], task.config.code_dim, task.config
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(task.seed)
-            self.rotation, self.norm = Orthogonal.principal(task.train), ActNorm(dim)
+            orders = None if task.config.patch is None else looks(task.config.patch)
+            self.rotation, self.norm = Orthogonal.principal(task.train, orders), ActNorm(dim)
             self.norm.initialize(self.rotation(task.train))
             self.active, self.code = task.config.active(dim), code
             hidden = _equal_width(task)
@@ -131,6 +136,9 @@ class _Autoencoder(nn.Module):
         z = torch.cat([z[:, : self.code] + code, z[:, self.code :]], dim=1)
         return self.rotation.inverse(self.norm.inverse(z))
 
+    def refined(self, x: Tensor, comp: Tensor, steps: int) -> Tensor:
+        return comp  # its encoder is what finds codes
+
     @torch.no_grad()
     def compress(self, x: Tensor) -> Tensor:
         return torch.cat([self.pack(self.encode(rows)) for rows in x.split(8192)])
@@ -152,7 +160,7 @@ class _Autoencoder(nn.Module):
 
 
 def _equal_width(task: Task) -> int:
-    """Return the width at which the autoencoder has about as many weights as The codec of transit memory."""
+    """Return the width at which the autoencoder has about as many weights as the codec of transit memory."""
     dim, config = task.train.shape[1], task.config
     codec = Idrp(dim, config)
     wanted = sum(parameter.numel() for parameter in codec.parameters())
@@ -180,6 +188,7 @@ def autoencoder(task: Task) -> Fitted:
         rate=task.rate,
         patience=8,
         augment=task.augment,
+        draw=task.draw,
         generator=torch.Generator().manual_seed(task.seed),
     )
     return model

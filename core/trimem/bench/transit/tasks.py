@@ -14,8 +14,8 @@ from trimem.bench.squad import load_squad
 from trimem.errors import InvalidInputError
 from trimem.text.encoders import as_encoder
 from trimem.text.sentences import sentences
-from trimem.transit.images import image_files, mirrored, read_image, to_patches
-from trimem.transit.train import Augment
+from trimem.transit.images import crops, image_files, learned_and_held, mirrored, read_image, to_patches
+from trimem.transit.train import Augment, Draw
 
 PAPER_IMAGES = 4
 SMALL = 64
@@ -40,6 +40,8 @@ class Data:
         steps: Of training.
         batch: Vectors a step.
         augment: Changes what is learned from.
+        draw: Makes what is learned from, if it is more than ``train``.
+        patch: Height and width of the patches that vectors are; None, where networks are not to know.
     """
 
     task: str
@@ -54,6 +56,8 @@ class Data:
     steps: int = 800
     batch: int = 512
     augment: Augment | None = None
+    draw: Draw | None = None
+    patch: int | None = None
 
 
 def paper(folder: Path, *, square: int | None, synthetic: bool = False, seed: int = 0) -> Data:
@@ -116,14 +120,22 @@ def held_out(folder: Path, train: Path | None, *, size: int, codes: Sequence[int
     measured = files if train is not None else files[1::2]
     if len(learned) < 2 or not measured:
         raise InvalidInputError(f"{folder} holds {len(files)} images: at least 3 are needed, or --train")
-    # Every tenth image, and at least one, chooses the best state.
-    held = learned[:: min(10, len(learned))]
-    parts = [
-        torch.cat([to_patches(read_image(path), size) for path in paths]) for paths in (set(learned) - set(held), held)
-    ]
+    pictures = [[read_image(path) for path in paths] for paths in learned_and_held(learned)]
+    parts = [torch.cat([to_patches(picture, size) for picture in part]) for part in pictures]
     test = {path.stem: to_patches(read_image(path), size) for path in measured}
     name = "patches_8" if size == 8 else "blocks_32"
-    return Data(name, parts[0], parts[1], test, "held_out", codes, batch=1024 if size == 8 else 512, augment=mirrored)
+    return Data(
+        name,
+        parts[0],
+        parts[1][:: size // 8],  # as many numbers, or nearly, for it is looked at twenty times
+        test,
+        "held_out",
+        codes,
+        batch=1024 if size == 8 else 64,
+        augment=mirrored,
+        draw=None if size == 8 else crops(pictures[0], size),
+        patch=size,
+    )
 
 
 def embeddings(path: Path, codes: Sequence[int], fitted_to: Path | None = None) -> Data:

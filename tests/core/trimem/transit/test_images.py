@@ -14,7 +14,17 @@ from trimem import CorruptTensorError, FingerprintMismatch, InvalidInputError
 from trimem.cli import app
 from trimem.transit.config import TransitConfig
 from trimem.transit.idrp import Idrp
-from trimem.transit.images import from_patches, image_files, mirrored, patch_size, read_image, to_patches, write_image
+from trimem.transit.images import (
+    crops,
+    from_patches,
+    image_files,
+    learned_and_held,
+    mirrored,
+    patch_size,
+    read_image,
+    to_patches,
+    write_image,
+)
 from trimem.transit.stored_images import compress_image, expand_image, psnr
 
 
@@ -46,6 +56,25 @@ def test_a_square_is_looked_at_in_eight_ways() -> None:
     ways = [way.reshape(12) for each in turned for way in (each, each.flip(0))]
     assert torch.equal(seen, torch.stack(ways).unique(dim=0))
     assert len(seen) == 8
+
+
+def test_patches_are_drawn_from_anywhere() -> None:
+    picture = torch.arange(6 * 5 * 3.0).view(6, 5, 3) / 255
+    draw = crops([picture, torch.zeros(3, 9, 3)], 4)
+    seen = draw(400, torch.Generator().manual_seed(0)).unique(dim=0)
+    all_there_are = [picture[top : top + 4, left : left + 4].reshape(-1) for top in range(3) for left in range(2)]
+    torch.testing.assert_close(seen, torch.stack(all_there_are).unique(dim=0))
+    with pytest.raises(InvalidInputError, match="none of 1 images holds a patch of 8 x 8"):
+        crops([picture], 8)
+
+
+def test_some_images_are_held_back_to_choose() -> None:
+    files = [Path(str(i)) for i in range(21)]
+    learned, held = learned_and_held(files)
+    assert held == [files[0], files[10], files[20]]
+    assert sorted([*learned, *held]) == sorted(files)
+    assert learned_and_held(files[:2]) == ([files[1]], [files[0]])
+    assert learned_and_held(files[:1]) == (files[:1], files[:1]), "there is no other"
 
 
 def test_what_is_no_image_is_refused(tmp_path: Path) -> None:

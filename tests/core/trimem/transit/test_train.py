@@ -43,9 +43,10 @@ def test_what_is_curved_is_learned_beyond_pca(fitted: Fit) -> None:
     objective=st.sampled_from(["reconstruction", "neighbours"]),
     numbers=st.sampled_from(["int8", "int4", "float32"]),
     rate=st.sampled_from([3e-3, 10.0]),
+    refine=st.sampled_from([0, 3]),
 )
 @settings(max_examples=12, deadline=None)
-def test_it_never_ends_below_pca(seed: int, kind: str, objective: str, numbers: str, rate: float) -> None:
+def test_it_never_ends_below_pca(seed: int, kind: str, objective: str, numbers: str, rate: float, refine: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     data = torch.randn(5 if kind == "few" else 60, DIM, generator=generator)
     if kind == "constants":
@@ -56,7 +57,7 @@ def test_it_never_ends_below_pca(seed: int, kind: str, objective: str, numbers: 
         data = data[:, :1] * torch.ones(1, DIM)
     elif kind == "heavy tails":
         data = data.pow(7)
-    config = TransitConfig(CODE, numbers=numbers, layers=2, hidden=8, predictor_hidden=8)
+    config = TransitConfig(CODE, numbers=numbers, layers=2, hidden=8, predictor_hidden=8, refine=refine)
     wanted = {"reconstruction": reconstruction, "neighbours": neighbours}[objective]
     learned, held = data[: len(data) // 2 + 1], data[len(data) // 2 :]
     done = fit(learned, config, validation=held, objective=objective, steps=12, batch=16, rate=rate, seed=seed)
