@@ -8,16 +8,20 @@ decoding with a CRC, as of polar codes (Tal and Vardy, IEEE Transactions on Info
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from trimem.checks import real, whole
 from trimem.resonance.listing import Change, Hypothesis
 from trimem.resonance.prior import CONTEXT, LanguagePrior
+from trimem.resonance.units import split_units
 
 LISTED = 8
 """Proposals for each place in the beam; those that find none are swaps."""
@@ -27,6 +31,9 @@ SAME = 6
 
 KEPT = 4
 """Hypotheses that a block leaves to the next where none passes its check."""
+
+TORN = 12.0
+"""Nats that two words lose which would have been cut as one: "of" and "fice" are likely tokens, and no two words."""
 
 TOGETHER = 16
 """Stretches that are read side by side, which takes a fraction of the time of one after the other."""
@@ -42,10 +49,17 @@ class Beam:
     Attributes:
         width: Most hypotheses of a text that are read on.
         reach: How far behind the best one they may be, in nats.
+
+    Raises:
+        InvalidInputError: ``width`` is below 1, or ``reach`` is not above 0.
     """
 
     width: int
     reach: float
+
+    def __post_init__(self) -> None:
+        whole(self.width, "width", 1)
+        real(self.reach, "reach", 0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -159,6 +173,10 @@ def _walk(
         grown: dict[int, list[_Grown]] = {i: [] for i in live}
         for row, ((i, step), heard) in enumerate(zip(steps, said, strict=True)):
             parent = hypotheses[i][step.parent]
+            if place not in blocks[i].known:
+                # A model has not read every sign: what it finds odd letter by letter may be a common word.
+                taken = step.estimate - parent.score - step.likelihood
+                heard = float(np.logaddexp(heard, taken)) - math.log(2)
             score = parent.score + heard + step.likelihood
             grown[i].append(_Grown(Hypothesis((*parent.units, step.unit), score, parent.swaps), step.estimate, row))
         for i in live:
@@ -185,14 +203,24 @@ def _propose(
     candidates, likelihood = candidates[possible], likelihood[possible]
     scores = np.array([text.score for text in texts])
     total = scores[:, None] + prior.foretold(said, candidates) + likelihood
-    order = np.argsort(-total, axis=None, kind="stable")[: LISTED * beam.width]
+    order = np.argsort(-total, axis=None, kind="stable")[: 2 * LISTED * beam.width]
     steps = []
     for at in order.tolist():
         parent, which = divmod(at, len(candidates))
-        steps.append(_Step(parent, surfaces[candidates[which]], float(total[parent, which]), float(likelihood[which])))
+        unit, before = surfaces[candidates[which]], texts[parent].units[-1:]
+        likely = float(likelihood[which]) - (0.0 if _apart("".join(before), unit) else TORN)
+        estimate = float(total[parent, which]) - float(likelihood[which]) + likely
+        steps.append(_Step(parent, unit, estimate, likely))
+    steps = sorted(steps, key=lambda step: -step.estimate)[: LISTED * beam.width]
     least = steps[0].estimate - beam.reach
     inside = sum(step.estimate >= least for step in steps[: beam.width])
     return steps[:inside], steps[inside:]
+
+
+@lru_cache(maxsize=1 << 16)
+def _apart(before: str, unit: str) -> bool:
+    """Return whether a text is cut between two words."""
+    return not before or split_units(before + unit) == [before, unit]
 
 
 def _prune(

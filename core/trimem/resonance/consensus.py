@@ -33,12 +33,14 @@ ROUNDS = 4
 WORTH = 0.125
 """Share of the blocks in doubt that a round must settle for another one to come before the beams."""
 
-BEAMS = (Beam(4, 5.0), Beam(16, 10.0))
+BEAMS = (Beam(4, 5.0), Beam(12, 8.0))
 """The searches for what rounds leave in doubt, one after the other."""
 
-TRIES = 512
-"""Guesses at a block that are checked each time it is read, which is seven times at most: one time by frequency,
-then in rounds and beams. So a wrong one passes a CRC-32 in less than one of a million blocks."""
+TRIES = 4096
+"""Guesses at a block that are checked, all readings together: a wrong one passes a CRC-32 once in a million blocks."""
+
+READINGS = 8
+"""Into so many parts tries are divided. Each reading of a block has one, the last one has what is left."""
 
 SEGMENT = 8192
 """Words that are decoded together; the next ones follow with what was decoded as context."""
@@ -47,7 +49,7 @@ STRETCH = 8
 """Most blocks in doubt that are read in one window."""
 
 _NEVER = -1  # a checksum that no text has
-_RUNNERS_UP = 4  # of one word, in combinations
+_RUNNERS_UP = 32  # of one word, in combinations
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -171,7 +173,7 @@ def reconstruct(
         start: First word.
         stop: Word past the last; None is the end.
         rounds: Most times that all blocks in doubt are read again at once.
-        tries: Guesses checked of a block in doubt each time it is read.
+        tries: Guesses checked of a block in doubt.
         k: Most candidates of a word.
         beams: Searches for what is still in doubt then, if the prior is a language model.
 
@@ -245,21 +247,27 @@ class _Decoder:
         self, prior: Prior | None, frequency: Prior, rounds: int, tries: int, beams: Sequence[Beam] = ()
     ) -> None:
         """Decode by frequency, what fails by the prior in rounds, and what they leave by beams."""
-        self.renew(list(self.doubtful), frequency, tries)
+        part = max(1, tries // READINGS)
+        self.renew(list(self.doubtful), frequency, part)
         if prior is None:
             return
         model = prior if isinstance(prior, LanguagePrior) and beams else None
+        readings = 1
         for _ in range(rounds):
             before, doubted = list(self.units), len(self.doubtful)
-            self.renew(list(self.doubtful), prior, tries)
+            self.renew(list(self.doubtful), prior, part)
+            readings += 1
             if self.units == before or (model and doubted - len(self.doubtful) < WORTH * doubted):
                 break
         if model:
             for beam in beams:
-                self.search(model, beam, tries)
+                self.search(model, beam, part)
+            # What no beam held: words that were far behind when only the text before them was known.
+            readings += len(beams)
+            self.renew(list(self.doubtful), prior, max(part, tries - part * readings), keep=True)
 
-    def renew(self, blocks: Sequence[int], prior: Prior, tries: int) -> None:
-        """Score the words of some blocks given all guesses, guess them anew, and check them."""
+    def renew(self, blocks: Sequence[int], prior: Prior, tries: int, keep: bool = False) -> None:
+        """Score the words of some blocks given all guesses, guess them anew unless these are kept, and check them."""
         asked = [(stretch, self._window(stretch)) for stretch in _stretches(blocks)]
         # Where nothing has changed since it was last read, reading it again says nothing new.
         asked = [each for each in asked if self._read.get((prior.name, *each[0])) != each[1].units]
@@ -269,7 +277,7 @@ class _Decoder:
                 start, stop = self._span(number)
                 skipped = start - self._span(stretch[0])[0]
                 posterior = scores[skipped : skipped + stop - start] + self._evidence.likelihood[start:stop]
-                self._decode(number, posterior, tries)
+                self._decode(number, posterior, tries, keep)
 
     def _span(self, number: int) -> tuple[int, int]:
         return number * self._block, min((number + 1) * self._block, len(self.units))
@@ -303,22 +311,23 @@ class _Decoder:
         known = {i - start: self.units[i] for i in range(start, stop) if self._fixed[i]}
         return Block(number, self._evidence.candidates[start:stop], self._evidence.likelihood[start:stop], known)
 
-    def _decode(self, number: int, posterior: NDArray[np.float64], tries: int) -> None:
+    def _decode(self, number: int, posterior: NDArray[np.float64], tries: int, keep: bool) -> None:
         """Write the best guess of a block, or the best combination that passes its check."""
         start, stop = self._span(number)
         candidates = self._evidence.candidates[start:stop]
         order = np.argsort(-posterior, axis=1, kind="stable")[:, : _RUNNERS_UP + 1]
         ranked = np.take_along_axis(posterior, order, axis=1)
-        units = tuple(
-            self.units[start + i] if self._fixed[start + i] else self._surface(candidates[i, order[i, 0]])
-            for i in range(stop - start)
-        )
+        if not keep:
+            for i in range(stop - start):
+                if not self._fixed[start + i]:
+                    self.units[start + i] = self._surface(candidates[i, order[i, 0]])
+        units = tuple(self.units[start:stop])
         swaps = tuple(
-            (float(ranked[i, 0] - ranked[i, j]), ((i, self._surface(candidates[i, order[i, j]])),))
+            (float(ranked[i, 0] - ranked[i, j]), ((i, surface),))
             for i in range(stop - start)
             if not self._fixed[start + i]
-            for j in range(1, order.shape[1])
-            if np.isfinite(ranked[i, j])
+            for j in range(order.shape[1])
+            if np.isfinite(ranked[i, j]) and (surface := self._surface(candidates[i, order[i, j]])) != units[i]
         )
         self.units[start:stop] = self._judge(number, [Hypothesis(units, 0.0, swaps)], tries) or units
 
