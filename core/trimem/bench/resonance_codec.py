@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from trimem.lm.model import LanguageModel
 from trimem.progress import track
 from trimem.resonance.code import Codebook, CodeConfig
-from trimem.resonance.consensus import phase_evidence, phase_likelihood, reconstruct
+from trimem.resonance.consensus import TRIES, phase_evidence, phase_likelihood, reconstruct
 from trimem.resonance.lexicon import Lexicon
 from trimem.resonance.prior import NOTHING, LanguagePrior, Prior, UnigramPrior, Window
 from trimem.resonance.torus import TURN
@@ -34,7 +34,7 @@ CODES: Mapping[str, CodeConfig] = {
     "10 bits, hash": CodeConfig(dims=0, salt_bits=10, unigram_anchors=False, keyframe=0),
 }
 
-_WIDE = 256  # candidates of a word where codes are short
+_WIDE = 1024  # candidates of a word: all, at 10 bits and more
 _STRETCH = 128  # words that a language model scores at once
 _COMMON = 20_000  # surfaces among which the prior alone chooses
 
@@ -112,7 +112,7 @@ def _codec_row(
 ) -> CodecRow:
     trajectory = encode(units, codebook)
     started = time.perf_counter()
-    found = reconstruct(trajectory, codebook, prior, k=_WIDE, tries=1 if prior is None else 4096)
+    found = reconstruct(trajectory, codebook, prior, k=_WIDE, tries=1 if prior is None else TRIES)
     seconds = time.perf_counter() - started
     right = [one == other for one, other in zip(found.units, units, strict=True)]
     wrong = {i // codebook.config.block for i, same in enumerate(right) if not same}

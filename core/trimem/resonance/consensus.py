@@ -1,16 +1,16 @@
 """Signal Consensus: what was stored and what a language would say decide together, and a checksum judges.
 
 The posterior of a word is its prior times the likelihood of the signal, a code or a noisy phase. Blocks are
-decoded at once: every word is scored given the best guesses before it, the guesses are renewed, and so on. The
-fixed point is the greedy decoding from left to right, mostly reached after a few rounds (Jacobi decoding,
-Santilli et al., ACL 2023). A block whose CRC fails is tried again with its least certain words exchanged, best
-combinations first; what still fails is flagged, and never passed off as memory.
+decoded at once: every word is scored given the best guesses before it, the guesses are renewed, and so on, as
+long as that settles blocks (Jacobi decoding, Santilli et al., ACL 2023). What stays in doubt is decoded from left
+to right by beam search, by a narrow beam and then by a wide one (:mod:`trimem.resonance.beam`). Each time a block
+is read, its CRC judges the best guess and then others, likeliest first; what still fails is flagged, and never
+passed off as memory.
 """
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -20,19 +20,27 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trimem.errors import FingerprintMismatch
+from trimem.resonance.beam import Beam, Block, Stretch, search
 from trimem.resonance.code import Codebook, checksum
 from trimem.resonance.lexicon import Lexicon
-from trimem.resonance.prior import NOTHING, Prior, UnigramPrior, Window
+from trimem.resonance.listing import Hypothesis, listed
+from trimem.resonance.prior import CONTEXT, NOTHING, LanguagePrior, Prior, UnigramPrior, Window
 from trimem.resonance.torus import TURN
 from trimem.resonance.trajectory import Trajectory
 
 CANDIDATES = 64
-TRIES = 4096
-"""Combinations of a block that are checked: a wrong one passes a CRC-32 once in a million blocks."""
+ROUNDS = 4
+WORTH = 0.125
+"""Share of the blocks in doubt that a round must settle for another one to come before the beams."""
 
-ROUNDS = 6
-CONTEXT = 64
-"""Words before a stretch in doubt that a language model reads."""
+BEAMS = (Beam(4, 5.0), Beam(12, 8.0))
+"""The searches for what rounds leave in doubt, one after the other."""
+
+TRIES = 4096
+"""Guesses at a block that are checked, all readings together: a wrong one passes a CRC-32 once in a million blocks."""
+
+READINGS = 8
+"""Into so many parts tries are divided. Each reading of a block has one, the last one has what is left."""
 
 SEGMENT = 8192
 """Words that are decoded together; the next ones follow with what was decoded as context."""
@@ -41,7 +49,7 @@ STRETCH = 8
 """Most blocks in doubt that are read in one window."""
 
 _NEVER = -1  # a checksum that no text has
-_RUNNERS_UP = 4  # of one word, in combinations
+_RUNNERS_UP = 32  # of one word, in combinations
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -154,6 +162,7 @@ def reconstruct(
     rounds: int = ROUNDS,
     tries: int = TRIES,
     k: int = CANDIDATES,
+    beams: Sequence[Beam] = BEAMS,
 ) -> Reconstruction:
     """Decode a trajectory, or a stretch of it.
 
@@ -163,15 +172,17 @@ def reconstruct(
         prior: What words are likely; by default their frequency.
         start: First word.
         stop: Word past the last; None is the end.
-        rounds: Most times that all blocks in doubt are read again.
-        tries: Combinations checked of a block in doubt.
+        rounds: Most times that all blocks in doubt are read again at once.
+        tries: Guesses checked of a block in doubt.
         k: Most candidates of a word.
+        beams: Searches for what is still in doubt then, if the prior is a language model.
 
     Raises:
         FingerprintMismatch: The trajectory was made with another lexicon or configuration.
         InvalidInputError: The stretch is not inside the trajectory.
 
-    Cost: where frequencies decide, O(words); else a forward pass over the blocks in doubt for each round.
+    Cost: where frequencies decide, O(words); else a forward pass over the blocks in doubt for each round, and over
+    each word and hypothesis of what is left for each beam.
     """
     stop = len(trajectory) if stop is None else stop
     trajectory.check_span(start, stop)
@@ -185,7 +196,7 @@ def reconstruct(
         evidence = code_evidence(trajectory, codebook, low, high, k)
         checks = trajectory.checks[low // block : -(-high // block)].tolist()
         decoder = _Decoder(evidence, codebook.lexicon.surfaces, checks, block, units[-CONTEXT:])
-        decoder.decode(prior, UnigramPrior(codebook.lexicon), rounds, tries)
+        decoder.decode(prior, UnigramPrior(codebook.lexicon), rounds, tries, beams)
         units += decoder.units
         doubtful += [low // block + number for number in decoder.doubtful]
     verified = tuple(sorted(set(range(origin // block, -(-end // block))) - set(doubtful)))
@@ -232,19 +243,31 @@ class _Decoder:
         self.units = [evidence.anchors.get(i, "") for i in range(len(evidence.candidates))]
         self.doubtful = list(range(len(checks)))
 
-    def decode(self, prior: Prior | None, frequency: Prior, rounds: int, tries: int) -> None:
-        """Decode by frequency, and what fails by the prior, until nothing changes any more."""
-        self.renew(list(self.doubtful), frequency, tries)
+    def decode(
+        self, prior: Prior | None, frequency: Prior, rounds: int, tries: int, beams: Sequence[Beam] = ()
+    ) -> None:
+        """Decode by frequency, what fails by the prior in rounds, and what they leave by beams."""
+        part = max(1, tries // READINGS)
+        self.renew(list(self.doubtful), frequency, part)
         if prior is None:
             return
+        model = prior if isinstance(prior, LanguagePrior) and beams else None
+        readings = 1
         for _ in range(rounds):
-            before = list(self.units)
-            self.renew(list(self.doubtful), prior, tries)
-            if self.units == before:
+            before, doubted = list(self.units), len(self.doubtful)
+            self.renew(list(self.doubtful), prior, part)
+            readings += 1
+            if self.units == before or (model and doubted - len(self.doubtful) < WORTH * doubted):
                 break
+        if model:
+            for beam in beams:
+                self.search(model, beam, part)
+            # What no beam held: words that were far behind when only the text before them was known.
+            readings += len(beams)
+            self.renew(list(self.doubtful), prior, max(part, tries - part * readings), keep=True)
 
-    def renew(self, blocks: Sequence[int], prior: Prior, tries: int) -> None:
-        """Score the words of some blocks given all guesses, guess them anew, and check them."""
+    def renew(self, blocks: Sequence[int], prior: Prior, tries: int, keep: bool = False) -> None:
+        """Score the words of some blocks given all guesses, guess them anew unless these are kept, and check them."""
         asked = [(stretch, self._window(stretch)) for stretch in _stretches(blocks)]
         # Where nothing has changed since it was last read, reading it again says nothing new.
         asked = [each for each in asked if self._read.get((prior.name, *each[0])) != each[1].units]
@@ -254,45 +277,68 @@ class _Decoder:
                 start, stop = self._span(number)
                 skipped = start - self._span(stretch[0])[0]
                 posterior = scores[skipped : skipped + stop - start] + self._evidence.likelihood[start:stop]
-                if self._decode(number, posterior, tries):
-                    self.doubtful.remove(number)
+                self._decode(number, posterior, tries, keep)
 
     def _span(self, number: int) -> tuple[int, int]:
         return number * self._block, min((number + 1) * self._block, len(self.units))
 
     def _window(self, stretch: Sequence[int]) -> Window:
         start, stop = self._span(stretch[0])[0], self._span(stretch[-1])[1]
-        context = (
-            [*self._context, *self.units[:start]][-CONTEXT:] if start < CONTEXT else self.units[start - CONTEXT : start]
-        )
+        context = self._before(start)
         return Window([*context, *self.units[start:stop]], len(context), self._open[start:stop])
 
-    def _decode(self, number: int, posterior: NDArray[np.float64], tries: int) -> bool:
-        """Write the best guess of a block, or the best combination that passes its check; return if one does."""
+    def _before(self, start: int) -> tuple[str, ...]:
+        """Return what a model reads before a word."""
+        if start < CONTEXT:
+            return (*self._context, *self.units[:start])[-CONTEXT:]
+        return tuple(self.units[start - CONTEXT : start])
+
+    def search(self, prior: LanguagePrior, beam: Beam, tries: int) -> None:
+        """Decode blocks in doubt from left to right."""
+        stretches = _stretches(self.doubtful)
+        asked = [
+            Stretch(self._before(self._span(numbers[0])[0]), list(map(self._doubt, numbers))) for numbers in stretches
+        ]
+
+        def judge(number: int, hypotheses: Sequence[Hypothesis]) -> tuple[str, ...] | None:
+            return self._judge(number, hypotheses, tries)
+
+        for numbers, units in zip(stretches, search(prior, self._surfaces, asked, beam, judge), strict=True):
+            self.units[self._span(numbers[0])[0] : self._span(numbers[-1])[1]] = units
+
+    def _doubt(self, number: int) -> Block:
+        start, stop = self._span(number)
+        known = {i - start: self.units[i] for i in range(start, stop) if self._fixed[i]}
+        return Block(number, self._evidence.candidates[start:stop], self._evidence.likelihood[start:stop], known)
+
+    def _decode(self, number: int, posterior: NDArray[np.float64], tries: int, keep: bool) -> None:
+        """Write the best guess of a block, or the best combination that passes its check."""
         start, stop = self._span(number)
         candidates = self._evidence.candidates[start:stop]
         order = np.argsort(-posterior, axis=1, kind="stable")[:, : _RUNNERS_UP + 1]
         ranked = np.take_along_axis(posterior, order, axis=1)
-        units = [
-            self.units[start + i] if self._fixed[start + i] else self._surface(candidates[i, order[i, 0]])
-            for i in range(stop - start)
-        ]
-        self.units[start:stop] = units
-        swaps = [
-            (float(ranked[i, 0] - ranked[i, j]), i, self._surface(candidates[i, order[i, j]]))
+        if not keep:
+            for i in range(stop - start):
+                if not self._fixed[start + i]:
+                    self.units[start + i] = self._surface(candidates[i, order[i, 0]])
+        units = tuple(self.units[start:stop])
+        swaps = tuple(
+            (float(ranked[i, 0] - ranked[i, j]), ((i, surface),))
             for i in range(stop - start)
             if not self._fixed[start + i]
-            for j in range(1, order.shape[1])
-            if np.isfinite(ranked[i, j])
-        ]
-        for combination in islice(combinations(swaps), tries):
-            tried = list(units)
-            for i, surface in combination:
-                tried[i] = surface
-            if checksum(tried) == self._checks[number]:
-                self.units[start:stop] = tried
-                return True
-        return False
+            for j in range(order.shape[1])
+            if np.isfinite(ranked[i, j]) and (surface := self._surface(candidates[i, order[i, j]])) != units[i]
+        )
+        self.units[start:stop] = self._judge(number, [Hypothesis(units, 0.0, swaps)], tries) or units
+
+    def _judge(self, number: int, hypotheses: Sequence[Hypothesis], tries: int) -> tuple[str, ...] | None:
+        """Return the first of the likeliest guesses at a block that passes its check, which settles the block."""
+        start, stop = self._span(number)
+        for units in islice(listed(hypotheses, stop - start), tries):
+            if checksum(units) == self._checks[number]:
+                self.doubtful.remove(number)
+                return units
+        return None
 
     def _surface(self, number: int) -> str:
         return "" if number == NOTHING else self._surfaces[number]
@@ -307,26 +353,3 @@ def _stretches(blocks: Sequence[int]) -> list[list[int]]:
         else:
             found.append([number])
     return found
-
-
-def combinations(swaps: Sequence[tuple[float, int, str]]) -> Iterator[list[tuple[int, str]]]:
-    """Return sets of swaps in order of what they lose together, none first; no place is swapped twice.
-
-    Args:
-        swaps: Loss in nats, place, and what stands there instead.
-
-    Cost: O(log n) for each set, and as much memory as sets were taken.
-    """
-    ordered = sorted(swaps)
-    yield []
-    heap: list[tuple[float, tuple[int, ...]]] = [(ordered[0][0], (0,))] if ordered else []
-    while heap:
-        loss, chosen = heapq.heappop(heap)
-        places = [ordered[i][1] for i in chosen]
-        if len(set(places)) == len(places):
-            yield [ordered[i][1:] for i in chosen]
-        following = chosen[-1] + 1
-        if following < len(ordered):
-            more = ordered[following][0]
-            heapq.heappush(heap, (loss + more, (*chosen, following)))
-            heapq.heappush(heap, (loss + more - ordered[chosen[-1]][0], (*chosen[:-1], following)))

@@ -13,8 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trimem.errors import ContextLengthError
+from trimem.lm.branches import Branches
 from trimem.lm.model import LanguageModel
 from trimem.resonance.lexicon import Lexicon
+
+CONTEXT = 64
+"""Words before those in doubt that a language model reads."""
 
 NOTHING = -1
 """In place of a candidate where there are fewer than in other rows."""
@@ -110,6 +114,29 @@ class LanguagePrior:
             batch, order = order[-count:], order[:-count]
             scores.update(zip(batch, self._forward([windows[i] for i in batch], tokens), strict=True))
         return [scores[i] for i in range(len(windows))]
+
+    def read(self, texts: Sequence[Sequence[str]]) -> Branches:
+        """Read texts to go on from them."""
+        tokens = self.tokenize({unit for text in texts for unit in text})
+        return Branches(
+            self._lm, [[self._start, *(token for unit in text for token in tokens[unit])] for text in texts]
+        )
+
+    def extend(self, branches: Branches, parents: Sequence[int], units: Sequence[str]) -> list[float]:
+        """Continue texts by a unit each; return how likely it is with all its tokens, given the text."""
+        tokens = self.tokenize(set(units))
+        return branches.extend(parents, [tokens[unit] for unit in units])
+
+    def foretold(self, said: Tensor, candidates: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return how likely each candidate is by its first token and its share, (texts, candidates).
+
+        Args:
+            said: (texts, vocabulary) log-probability of the next token.
+            candidates: (candidates,) surfaces, :data:`NOTHING` where there is none.
+        """
+        first, share = self._first_tokens
+        places = torch.from_numpy(first[candidates]).to(said.device)
+        return said[:, places].cpu().numpy().astype(np.float64) + share[candidates]
 
     def tokenize(self, units: set[str]) -> dict[str, list[int]]:
         """Return the tokens of each unit by itself; a unit that gives none gets the start token."""

@@ -21,13 +21,13 @@ from trimem.resonance.consensus import (
     Evidence,
     _Decoder,
     code_evidence,
-    combinations,
     phase_evidence,
     phase_likelihood,
     reconstruct,
 )
 from trimem.resonance.guide import TrajectoryGuide
 from trimem.resonance.lexicon import Lexicon
+from trimem.resonance.listing import combinations
 from trimem.resonance.prior import NOTHING, LanguagePrior, UnigramPrior, Window
 from trimem.resonance.torus import TURN
 from trimem.resonance.trajectory import Trajectory, encode
@@ -157,20 +157,23 @@ def test_the_checksum_finds_the_right_combination(words: Lexicon) -> None:
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 9), st.integers(0, 4)), max_size=7))
 def test_combinations_come_by_loss_each_once(swaps: list[tuple[float, int]]) -> None:
-    named = [(loss, place, str(i)) for i, (loss, place) in enumerate(swaps)]
-    found = list(combinations(named))
-    by_name = {name: (loss, place) for loss, place, name in named}
-    losses = [sum(by_name[name][0] for _, name in chosen) for chosen in found]
-    assert losses == pytest.approx(sorted(losses))
+    by_name = {str(i): swap for i, swap in enumerate(swaps)}
+    losses, found = zip(*combinations([(loss, ((at, name),)) for name, (loss, at) in by_name.items()]), strict=True)
+    assert losses == pytest.approx([sum(by_name[name][0] for _, name in chosen) for chosen in found])
+    assert list(losses) == pytest.approx(sorted(losses))
     expected = {
-        frozenset(name for _, _, name in chosen)
-        for size in range(len(named) + 1)
-        for chosen in itertools.combinations(named, size)
-        if len({place for _, place, _ in chosen}) == size
+        frozenset(chosen)
+        for size in range(len(by_name) + 1)
+        for chosen in itertools.combinations(by_name, size)
+        if len({by_name[name][1] for name in chosen}) == size
     }
     sets = [frozenset(name for _, name in chosen) for chosen in found]
     assert len(sets) == len(set(sets))
     assert set(sets) == expected
+
+
+def test_one_word_with_many_swaps_is_soon_through() -> None:
+    assert len(list(combinations([(1.0, ((0, str(i)),)) for i in range(60)]))) == 61
 
 
 def test_another_lexicon_or_configuration_is_refused(codebook: Codebook, words: Lexicon) -> None:
