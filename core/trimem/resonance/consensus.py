@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trimem.errors import FingerprintMismatch
+from trimem.progress import track
 from trimem.resonance.beam import Beam, Block, Stretch, search
 from trimem.resonance.code import Codebook, checksum
 from trimem.resonance.lexicon import Lexicon
@@ -300,10 +301,14 @@ class _Decoder:
             Stretch(self._before(self._span(numbers[0])[0]), list(map(self._doubt, numbers))) for numbers in stretches
         ]
 
-        def judge(number: int, hypotheses: Sequence[Hypothesis]) -> tuple[str, ...] | None:
-            return self._judge(number, hypotheses, tries)
+        with track("decoding blocks in doubt", len(self.doubtful)) as advance:
 
-        for numbers, units in zip(stretches, search(prior, self._surfaces, asked, beam, judge), strict=True):
+            def judge(number: int, hypotheses: Sequence[Hypothesis]) -> tuple[str, ...] | None:
+                advance(1)
+                return self._judge(number, hypotheses, tries)
+
+            found = search(prior, self._surfaces, asked, beam, judge)
+        for numbers, units in zip(stretches, found, strict=True):
             self.units[self._span(numbers[0])[0] : self._span(numbers[-1])[1]] = units
 
     def _doubt(self, number: int) -> Block:

@@ -118,10 +118,13 @@ def run(
     return {
         "benchmark": "transit",
         "seed": seed,
+        "n": n,
+        "steps": steps,
         "numbers": numbers,
         "images": None if images is None else images.name,
         "train": None if train is None else train.name,
         "embeddings": None if squad is None else squad.name,
+        "fitted_to": None if fitted_to is None else fitted_to.name,
         "kv": None if kv is None else kv.name,
         "rows": rows,
         "bank": [] if bank is None else measure_bank(bank, n=n, seed=seed),
